@@ -7,6 +7,7 @@ documents, and files whose size or nesting would exhaust memory.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ _YAML = "tag:yaml.org,2002:"
 _SCALARS = frozenset({f"{_YAML}{kind}" for kind in ("str", "int", "float", "bool", "null")})
 _TIMESTAMP = f"{_YAML}timestamp"  # no setting is a date: it stays the text it is
 _MERGE = f"{_YAML}merge"
+_MISREAD = re.compile(r"[-+]?(0[0-7_]+|[0-9_.]+:[0-9_:.]+)")  # octal, and numbers to the base of 60
+_OTHERWISE = (
+    "a number that YAML reads otherwise: one that begins with 0 is octal, one with `:` counts by 60",
+    "write it in plain digits, or put it in quotes if it is a text",
+)
 _Loader = yaml.SafeLoader | yaml.CSafeLoader
 
 
@@ -174,9 +180,13 @@ class _Reader:
             self.findings.error(path, f"tag {node.tag} is not taken here", "remove the tag", hides=True)
             return None
         try:
-            return self._loader.construct_object(node)
+            value = self._loader.construct_object(node)
         except ValueError:
             return node.value
+        if type(value) in (int, float) and _MISREAD.fullmatch(node.value):
+            self.lines.setdefault(path, node.start_mark.line + 1)
+            self.findings.error(path, *_OTHERWISE, hides=True)
+        return value
 
 
 def _first_line(error: BaseException) -> str:

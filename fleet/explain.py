@@ -12,6 +12,7 @@ from fleet import fields, prices, schema, settings
 from fleet.problems import Findings, KeyPath, did_you_mean
 
 _KEY_LISTS = frozenset({"api_keys", "operator_keys"})
+_KEY_LIMITS = schema.TenantKeySection.model_fields.keys() - fields.KeySection.model_fields.keys() - {"name"}
 _NAME_REMEDY = "rename it"
 _KEY_REMEDY = (
     "write {sha256: <64 hex digits>} or {env: NAME}, never the key itself; `tenantry new-key` makes one"
@@ -77,7 +78,7 @@ def explain(error: ErrorDetails, findings: Findings) -> None:
         findings.error(path, f"unknown key `{path[-1]}`", _known_key(path))
     elif kind == "missing":
         findings.error(path[:-1], f"`{path[-1]}` is missing", "add it")
-    elif _KEY_LISTS & set(path) and path[-1] not in _KEY_LISTS:
+    elif _KEY_LISTS & set(path) and path[-1] not in _KEY_LISTS | _KEY_LIMITS:
         findings.error(
             path, f"{'not an API key entry' if kind != 'value_error' else _reason(error)}", _KEY_REMEDY
         )
@@ -141,7 +142,7 @@ def section_at(path: KeyPath) -> type[BaseModel] | None:
     if len(path) == 1 and path[0] in _SINGLE:
         return _SINGLE[str(path[0])]
     if isinstance(path[-1], int) and path[-2] in _KEY_LISTS:
-        return fields.KeySection
+        return schema.TenantKeySection if path[0] == "tenants" else fields.KeySection
     if path[-3:-1] == ("prices", "models"):
         return prices.PriceSection
     if len(path) == 2 and path[0] in _SECTIONS:

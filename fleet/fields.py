@@ -34,6 +34,7 @@ _HEX_SHA256 = r"^[0-9a-fA-F]{64}$"
 _HEADER = r"^[A-Za-z0-9-]{1,64}$"
 _HOST_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _INSIDE = ("local", "localhost", "internal", "intranet", "lan", "home", "corp", "test", "invalid")
+MOST = 10**15  # of a limit: sums of them stay within 64 bits
 MOST_REPLICAS = 1024  # of a base model in a pool
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -141,6 +142,8 @@ Name = Annotated[
     AfterValidator(check_name),
     WithJsonSchema({"type": "string", "pattern": _NAME_SCHEMA}),
 ]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+CountFromZero = Annotated[int, Field(ge=0, le=MOST)]
 # A tenant's name for a model. It names no file and no engine, so it may be what other servers call theirs.
 Alias = Annotated[
     str,

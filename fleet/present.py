@@ -7,7 +7,7 @@ be replaced one by one is written anew, without comments.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,8 @@ def _new_entry(tenant: Tenant) -> dict[str, Any]:
 
 def _changed_entry(entry: dict[str, Any], declared: Fleet, present: Fleet, name: str) -> dict[str, Any]:
     changed = copy.deepcopy(entry)
-    for path, (_, now) in differences(values_of(declared, name), values_of(present, name)).items():
+    differing = differences(values_of(declared, name), values_of(present, name))
+    for path, (_, now) in differing.items():
         key, _, inner = path.partition(".")
         if path == POOLS:
             continue
@@ -133,7 +134,17 @@ def _changed_entry(entry: dict[str, Any], declared: Fleet, present: Fleet, name:
             place[inner or key] = now
         if key in NESTED and not changed.get(key):
             changed.pop(key, None)
-    return changed
+    return changed | _unsaid_default(changed, present.tenants[name], differing)
+
+
+def _unsaid_default(entry: dict[str, Any], tenant: Tenant, differing: Collection[str]) -> dict[str, Any]:
+    """Return the default model of an entry that names none, where its changed models would mean another."""
+    models = list(entry.get("models", ()))
+    meant = models[0] if len(models) == 1 else None
+    is_changed = any(path.startswith("models.") for path in differing)
+    if _HAS_NULL in entry or not is_changed or tenant.default_model == meant:
+        return {}
+    return {_HAS_NULL: tenant.default_model}
 
 
 def _is_same(load: Callable[[bytes], Fleet], text: str, present: Fleet) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field, model_validator
 
-from fleet.fields import Amount, Currency, Factor, HourPrice, Name, Section, TokenPrice
+from fleet.fields import MOST, Amount, Currency, Factor, HourPrice, Name, Section, TokenPrice
 
 
 class PriceSection(Section):
@@ -51,7 +51,7 @@ class BudgetSection(Section):
     monthly_tokens: int | None = Field(
         None,
         ge=1,
-        le=10**15,
+        le=MOST,
         description="Prompt and completion tokens together; beyond them requests get a 429.",
     )
     monthly_cost: Amount | None = Field(

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field, StringConstraints
 from fleet.fields import (
     Alias,
     AwakeModels,
+    Count,
+    CountFromZero,
     Device,
     Gpu,
     KeySection,
@@ -103,8 +105,8 @@ class BaseModelSection(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] = Field(
         "auto", description="Weight and activation type; auto takes the checkpoint's."
     )
-    max_model_len: int | None = Field(
-        None, ge=1, description="Longest prompt and completion together, in tokens; default: the model's."
+    max_model_len: Count | None = Field(
+        None, description="Longest prompt and completion together, in tokens; default: the model's."
     )
     max_num_seqs: int = Field(256, ge=1, le=65536, description="Sequences one engine runs at once.")
     max_loras: int = Field(
@@ -154,29 +156,27 @@ class AdapterSection(Section):
         "hf://org/name@revision, s3://, gs://, https:// (an archive), bento://."
     )
     base_model: Name = Field(description="Name of the base model it was trained on.")
-    max_concurrency: int | None = Field(
-        None, ge=1, description="Sequences of all tenants and versions together; default: no such cap."
+    max_concurrency: Count | None = Field(
+        None, description="Sequences of all tenants and versions together; default: no such cap."
     )
 
 
 class CapsSection(Section):
     """Limits of one tenant; a request with n choices or n prompts counts n sequences."""
 
-    max_concurrency: int = Field(
-        64, ge=1, description="Sequences in the gateway at once, all models together."
+    max_concurrency: Count = Field(64, description="Sequences in the gateway at once, all models together.")
+    max_concurrency_per_model: Count | None = Field(
+        None, description="The same for one model; default: no such cap."
     )
-    max_concurrency_per_model: int | None = Field(
-        None, ge=1, description="The same for one model; default: no such cap."
+    max_queued: CountFromZero = Field(256, description="Requests waiting in the gateway.")
+    max_queued_tokens: Count | None = Field(
+        None, description="Prompt tokens of those, estimated; default: no such cap."
     )
-    max_queued: int = Field(256, ge=0, description="Requests waiting in the gateway.")
-    max_queued_tokens: int | None = Field(
-        None, ge=1, description="Prompt tokens of those, estimated; default: no such cap."
+    requests_per_minute: Count | None = Field(
+        None, description="Requests in any minute; default: no such cap."
     )
-    requests_per_minute: int | None = Field(
-        None, ge=1, description="Requests in any minute; default: no such cap."
-    )
-    tokens_per_minute: int | None = Field(
-        None, ge=1, description="Prompt and completion tokens in any minute; default: no such cap."
+    tokens_per_minute: Count | None = Field(
+        None, description="Prompt and completion tokens in any minute; default: no such cap."
     )
     queue_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest wait before a request expires.")
 
@@ -185,20 +185,20 @@ class TenantKeySection(KeySection):
     """An API key of a tenant: its sha256, or the environment variable that holds it; its own limits."""
 
     name: Name | None = Field(None, description="What lists call it.")
-    max_concurrency: int | None = Field(
-        None, ge=1, description="Sequences in the gateway at once with this key; default: the tenant's cap."
+    max_concurrency: Count | None = Field(
+        None, description="Sequences in the gateway at once with this key; default: the tenant's cap."
     )
-    max_queued: int | None = Field(
-        None, ge=0, description="Requests with this key that wait; default: the tenant's cap."
+    max_queued: CountFromZero | None = Field(
+        None, description="Requests with this key that wait; default: the tenant's cap."
     )
-    requests_per_minute: int | None = Field(
-        None, ge=1, description="Requests with this key in any minute; default: the tenant's cap."
+    requests_per_minute: Count | None = Field(
+        None, description="Requests with this key in any minute; default: the tenant's cap."
     )
-    tokens_per_minute: int | None = Field(
-        None, ge=1, description="Tokens with this key in any minute; default: the tenant's cap."
+    tokens_per_minute: Count | None = Field(
+        None, description="Tokens with this key in any minute; default: the tenant's cap."
     )
-    monthly_tokens: int | None = Field(
-        None, ge=1, le=10**15, description="Tokens with this key in a month; default: the tenant's budget."
+    monthly_tokens: Count | None = Field(
+        None, description="Tokens with this key in a month; default: the tenant's budget."
     )
 
 

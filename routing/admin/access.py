@@ -26,6 +26,7 @@ from routing.usage.query import UsageLine, UsageQuery
 from routing.usage.query_limiter import QueryLimiter
 
 _SHOWN_CHARS = 100  # of a name that the client chose
+_NOTHING = (b"", b"{}", b"null")  # some clients send it with every order
 IDENTITY = "tenantry.identity"  # where the gate leaves it in the ASGI scope
 # The caller by the request's key; where it has none, by whatever else the scope says. None: nobody.
 Authenticate = Callable[[str | None, Scope], Identity | None]
@@ -147,19 +148,27 @@ async def caller(request: Request) -> Caller:
 
 
 async def known_parameters(request: Request) -> None:
-    """Refuse a parameter that comes twice, and an order with one where its route knows none.
+    """Refuse a parameter that comes twice, and an order with one, or with a body, where its route knows none.
 
-    Either may be meant to change what is done. Routes that know some refuse others themselves. Raises
+    Each may be meant to change what is done. Routes that know some refuse others themselves. Raises
     `InvalidRequest`.
     """
     route = request.scope.get("route")
-    if not request.query_params or not isinstance(route, APIRoute) or not route.path.startswith("/admin/"):
+    if not isinstance(route, APIRoute) or not route.path.startswith("/admin/"):
         return
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if times > 1:
             shown = name[:_SHOWN_CHARS]
             raise InvalidRequest(f"`{shown}` was given twice.", param=shown, code="invalid_value")
-    if request.method != "GET" and not get_flat_dependant(route.dependant).query_params:
+    if request.method == "GET":
+        return
+    known = get_flat_dependant(route.dependant)
+    takes_body = known.body_params or "requestBody" in (route.openapi_extra or {})
+    if not takes_body and (await request.body()).strip() not in _NOTHING:
+        raise InvalidRequest(
+            "This route takes no body; send none. What it takes stands in its URL.", code="unknown_parameter"
+        )
+    if request.query_params and not known.query_params:
         shown = next(iter(request.query_params))[:_SHOWN_CHARS]
         raise InvalidRequest(
             f"`{shown}`: this route takes no parameters; leave it out.", param=shown, code="unknown_parameter"

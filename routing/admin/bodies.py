@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from adapters.states import VersionState
-from fleet.fields import Name, Source
+from fleet.fields import MOST, Name, Source
 from routing.catalog.entries import KeyRole, RolloutPlan
 
 MAX_PAGE = 1000
-MOST = 10**15
 _YEAR_S = 365 * 24 * 3600
 
 Tenant = Annotated[

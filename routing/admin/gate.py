@@ -34,7 +34,7 @@ MAX_PLAN_BYTES = 4 * 2**20  # a thousand models and five hundred pools, each wit
 PLAN_PATHS = frozenset({"/admin/v1/plan", "/admin/v1/plan/look"})
 FLEET_PATH = "/admin/v1/fleet"
 FLEET_MEDIA_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "application/json"})
-_WITH_BODY = ("POST", "PUT", "PATCH")
+_WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
 log = logging.getLogger("tenantry.admin")
 
 

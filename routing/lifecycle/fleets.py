@@ -18,17 +18,19 @@ from typing import Any
 
 import orjson
 
+from fleet.changes import values_of
 from fleet.current import CurrentFleet
 from fleet.diff import Change, Needs, differences
+from fleet.entries import differences as tenant_differences
 from fleet.file import FleetFile, digest_of
 from fleet.isolation import why_shared
 from fleet.loader import LoadedFleet
 from fleet.money import why_not_renamed
 from fleet.present import present_file
 from fleet.problems import FleetError, Problem
-from fleet.types import Fleet
+from fleet.types import Fleet, account_of
 from routing.catalog.entries import FleetRevision
-from routing.errors import Conflict, InvalidRequest, RequestError, still_starting
+from routing.errors import Conflict, InvalidRequest, RequestError, Unavailable, still_starting
 from routing.lifecycle.changes import change
 from routing.lifecycle.fitting import misfits
 from routing.lifecycle.ports import FleetChange, FleetState
@@ -37,9 +39,12 @@ from routing.lifecycle.restarts import RollingRestarts
 from routing.lifecycle.running import running_tenants
 from routing.lifecycle.tenants import Tenants
 from routing.scheduling.dispatcher import Dispatcher
+from routing.state import Note
 
 FROM_FILE = "fleet file"  # who applied what is on disk
 _EVENT_CHARS = 1900
+_MOST_NOTED = 500  # tenants with an event of their own; more at once would push all others out
+_NOT_APPLIED = "the fleet file was not applied. %s"
 log = logging.getLogger("tenantry.fleet")
 
 
@@ -193,24 +198,38 @@ class FleetChanges:
 
     async def apply_file(self) -> None:
         """Apply what the fleet file holds now; for signals and watchers, so it tells the log alone."""
-        raw = await self._on_disk()
         try:
+            await self._apply_file()
+        except Unavailable as error:
+            log.error(_NOT_APPLIED, error.message)
+
+    async def _apply_file(self) -> None:
+        """Apply the fleet file, or log why not. Raises `Unavailable` where it may be applied later."""
+        try:
+            raw = b"" if self._file is None else await asyncio.to_thread(self._file.read)
             done = await self.apply(raw, actor=FROM_FILE)
+        except Unavailable:
+            raise
         except RequestError as error:
-            log.error("the fleet file was not applied. %s", error.message)
+            log.error(_NOT_APPLIED, error.message)
+        except OSError as error:
+            log.error(_NOT_APPLIED, f"It cannot be read: {error.strerror}; check its path and permissions.")
         else:
             if not done.applied:
                 log.info("the fleet file says what counts already")
 
     async def watch(self, every_s: float = 1.0) -> None:
-        """Apply the fleet file whenever its content changes, until cancelled."""
+        """Apply the fleet file whenever its content changes, until cancelled.
+
+        A change that comes while the database is away is applied once it answers.
+        """
         seen = digest_of(await self._on_disk())
         while True:
             await asyncio.sleep(every_s)
             now = digest_of(await self._on_disk())
             if now != seen:
                 seen = now
-                await self.apply_file()
+                await patiently(self._apply_file)
 
     async def _put(
         self, fleet: Fleet, document: str, actor: str, changes: Sequence[Change], pools: Sequence[str]
@@ -218,7 +237,8 @@ class FleetChanges:
         """Keep a document on disk, then let it count, which is one step."""
         on_disk = digest_of(await self._on_disk())
         revision = FleetRevision(self.state.revision + 1, time.time(), actor, document, on_disk)
-        await self._registry.add_fleet(revision, _told(revision.number, changes))
+        notes = await asyncio.to_thread(self._notes, fleet, revision, changes)
+        await self._registry.add_fleet(revision, notes)
         reasons = self._why_not_now(fleet, pools)  # others may have begun meanwhile
         if reasons:
             await self._registry.remove_fleet(revision.number, f"revision {revision.number} was taken back")
@@ -226,6 +246,23 @@ class FleetChanges:
         self._fleet.replace(fleet, revision.number)
         self.state = FleetState(revision.number, revision.at_s, actor, document)
         log.info("%s, by %s", _told(revision.number, changes), actor)
+
+    def _notes(self, fleet: Fleet, revision: FleetRevision, changes: Sequence[Change]) -> list[Note]:
+        """Return the event of a revision, and one for each tenant that it changes."""
+        number, actor = revision.number, revision.actor
+        texts: dict[str, list[str]] = {}
+        for each in changes:
+            if each.section == "tenants":
+                texts.setdefault(each.name, []).append(each.text)
+        notes = [Note(actor, "fleet", _told(number, changes))]
+        for name, words in texts.items() if len(texts) <= _MOST_NOTED else ():
+            change = self._tenants.change_of(name)
+            if change.apart or change.removed:
+                continue  # what is declared is not of the one that has the name now
+            values = tenant_differences(values_of(self._fleet.declared, name), values_of(fleet, name))
+            text = f"revision {number}: {'; '.join(words)}"
+            notes.append(Note(actor, f"tenant {name}", text, account_of(name, change.generation), values))
+        return notes
 
     async def _load(self, document: bytes) -> _Loaded:
         """Check a document as if it stood in the fleet file. Raises `FleetInvalid`."""

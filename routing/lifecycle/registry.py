@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ from routing.catalog.plans import PlanDocument, PlanKind
 from routing.catalog.sources import Source
 from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle.changes import ACTOR, RETRY_AFTER_S, TURN_S
-from routing.state import Note, PlansStore, StateStore, TurnsStore
+from routing.state import Note, PlansStore, StateStore, TenantWritten, TurnsStore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -211,7 +211,7 @@ class Registry:
         return await self._run(self._store.tenants)
 
     async def tenant_was_used(self, name: str) -> bool:
-        """Whether there is usage, a key or an adapter of a tenant of this name."""
+        """Whether there is anything of a tenant of this name."""
         return await self._run(self._store.tenant_was_used, name)
 
     async def change_tenant(
@@ -223,7 +223,8 @@ class Registry:
         `Conflict` where another change came first.
         """
 
-        def apply(ended: list[str]) -> None:
+        def apply(written: TenantWritten) -> None:
+            ended = frozenset(written.ended_keys)
             for each in [each for each in self.directory.keys() if each.id in ended]:  # noqa: SIM118
                 if change.removed:
                     self.directory.put_key(replace(each, revoked_s=change.changed_s))
@@ -231,7 +232,7 @@ class Registry:
                     self.directory.drop_key(each)
             if key is not None:
                 self.directory.put_key(key)
-            if change.removed:
+            if written.aliases_ended:
                 self.directory.remove_aliases(change.tenant)
             take(change)
 
@@ -310,9 +311,9 @@ class Registry:
         """Return the document that was applied as the fleet last."""
         return await self._run(self._store.newest_fleet)
 
-    async def add_fleet(self, revision: FleetRevision, text: str) -> None:
-        """Keep a document, with the event that says what it changes."""
-        await self._run(self._store.add_fleet, revision, text)
+    async def add_fleet(self, revision: FleetRevision, notes: Sequence[Note]) -> None:
+        """Keep a document, with the events that say what it changes."""
+        await self._run(self._store.add_fleet, revision, notes)
 
     async def remove_fleet(self, number: int, text: str) -> None:
         """Take a document back."""

@@ -57,6 +57,7 @@ class Tenants:
         self._running = running
         self.changes = changes
         self._amended = self._next = Amended(fleet.now, {}, fleet.now, {})
+        self._dropped: set[str] = set()  # declared no more since the start; what they used may not be written
         fleet.amend = self._amend
         fleet.follow(self._take_next)
 
@@ -82,6 +83,10 @@ class Tenants:
         """Return the name under which a tenant's usage is counted."""
         tenant = self._fleet.now.tenants.get(name)
         return name if tenant is None else tenant.account
+
+    def change_of(self, name: str) -> TenantChange:
+        """Return what was changed of a tenant at run time; of revision 0 where nothing was."""
+        return self._amended.changes.get(name) or TenantChange(name)
 
     def consequences(self, declared: Fleet) -> list[str]:
         """Say what another declared fleet would mean for what was made at run time."""
@@ -140,6 +145,10 @@ class Tenants:
             if unset:
                 raise InvalidRequest(
                     f"{', '.join(unset)} is not set at run time.", param="reset", code="not_set_at_run_time"
+                )
+            if not values and not reset:
+                raise InvalidRequest(
+                    "Name at least one value to set, or one to `reset`.", code="missing_required_parameter"
                 )
             kept = {path: each for path, each in before.values.items() if path not in reset}
             changed = replace(before, revision=before.revision + 1, values=kept)
@@ -242,6 +251,8 @@ class Tenants:
 
     def _take_next(self, _: Fleet) -> None:
         was_declared, self._amended = self._amended.declared, self._next
+        if self._amended.declared is not was_declared:
+            self._dropped |= was_declared.tenants.keys() - self._amended.declared.tenants.keys()
         if self._amended.declared is not was_declared and not self._fleet.is_known:
             self._tell()  # later on, whoever applies another fleet tells what has changed by it
 
@@ -256,7 +267,7 @@ class Tenants:
 
     def _known(self, name: str, revision: int | None) -> TenantChange:
         """Return what was changed of a tenant before. Raises `NotFound`; `Conflict` for another revision."""
-        found = self._amended.changes.get(name) or TenantChange(name)
+        found = self.change_of(name)
         if found.removed or (found.revision == 0 and name not in self._amended.fleet.tenants):
             raise _unknown(name)
         if revision is not None and revision != found.revision:
@@ -266,7 +277,7 @@ class Tenants:
     async def _next_generation(self, name: str, before: TenantChange | None) -> int:
         if before is not None:
             return before.generation + 1
-        return int(await self._registry.tenant_was_used(name))
+        return int(name in self._dropped or await self._registry.tenant_was_used(name))
 
     def _has_adapters(self, name: str) -> bool:
         return bool(self._directory.adapters_of(name))

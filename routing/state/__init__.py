@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from routing.state.plans import PlansStore
 from routing.state.store import StateStore
-from routing.state.tenants import Note, changed_meanwhile
+from routing.state.tenants import Note, TenantWritten, changed_meanwhile
 from routing.state.turns import TurnsStore
 
-__all__ = ["Note", "PlansStore", "StateStore", "TurnsStore", "changed_meanwhile"]
+__all__ = ["Note", "PlansStore", "StateStore", "TenantWritten", "TurnsStore", "changed_meanwhile"]

@@ -7,7 +7,7 @@ same call works once it answers again. `adapters.states` decides which move of a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -41,6 +41,7 @@ from routing.state.rows import api_key_of, entry_of, key_row, set_limits, versio
 from routing.state.tables import AdapterRow, ApiKeyRow, EventRow, VersionRow
 from routing.state.tenants import (
     Note,
+    TenantWritten,
     delete_alias,
     event_filter,
     read_tenants,
@@ -248,18 +249,24 @@ class StateStore(Database):
         with self._transaction() as session:
             self._record(session, Note(actor, subject, text, tenant))
 
-    def _record(self, session: Session, note: Note) -> None:
-        row = EventRow(
-            at_s=time.time(),
-            actor=_storable(note.actor),
-            subject=_storable(note.subject),
-            text=_storable(note.text),
-            tenant=note.tenant,
-            changes=None if note.changes is None else {path: [*pair] for path, pair in note.changes.items()},
-        )
-        session.add(row)
+    def _record(self, session: Session, *notes: Note) -> None:
+        rows = [
+            EventRow(
+                at_s=time.time(),
+                actor=_storable(note.actor),
+                subject=_storable(note.subject),
+                text=_storable(note.text),
+                tenant=note.tenant,
+                changes=None
+                if note.changes is None
+                else {path: [*two] for path, two in note.changes.items()},
+            )
+            for note in notes
+        ]
+        session.add_all(rows)
         session.flush()
-        session.execute(delete(EventRow).where(EventRow.id <= row.id - self._kept_events))
+        newest = max(row.id for row in rows)
+        session.execute(delete(EventRow).where(EventRow.id <= newest - self._kept_events))
 
     def events(
         self,
@@ -290,19 +297,16 @@ class StateStore(Database):
             return read_tenants(session)
 
     def tenant_was_used(self, name: str) -> bool:
-        """Whether there is usage, a key or an adapter of a tenant of this name."""
+        """Whether there is anything of a tenant of this name."""
         with self._transaction(reads=True) as session:
             return was_used(session, name)
 
-    def change_tenant(self, change: TenantChange, key: ApiKey | None, note: Note) -> list[str]:
-        """Write a change of a tenant with its event; returns the ids of the keys that it ends.
-
-        Raises `Conflict` where another change came first.
-        """
+    def change_tenant(self, change: TenantChange, key: ApiKey | None, note: Note) -> TenantWritten:
+        """Write a change of a tenant with its event. Raises `Conflict` where another change came first."""
         with self._transaction() as session:
-            revoked = write_tenant(session, change, key)
+            written = write_tenant(session, change, key)
             self._record(session, note)
-            return revoked
+            return written
 
     def set_alias(self, alias: Alias, note: Note, *, removed: bool = False) -> None:
         """Set or remove a tenant's alias, with the event."""
@@ -337,19 +341,17 @@ class StateStore(Database):
         with self._transaction(reads=True) as session:
             return fleet_revisions.newest(session)
 
-    def add_fleet(self, revision: FleetRevision, text: str) -> None:
-        """Add a document, and the event with this text. Raises `Conflict` where another was quicker."""
+    def add_fleet(self, revision: FleetRevision, notes: Sequence[Note]) -> None:
+        """Add a document with its events. Raises `Conflict` where another was quicker."""
         with self._transaction() as session:
             fleet_revisions.add(session, revision)
-            session.add(
-                EventRow(at_s=revision.at_s, actor=revision.actor, subject="fleet", text=_storable(text))
-            )
+            self._record(session, *notes)
 
     def remove_fleet(self, number: int, text: str) -> None:
         """Take a document back, with an event that says why."""
         with self._transaction() as session:
             fleet_revisions.remove(session, number)
-            session.add(EventRow(at_s=time.time(), actor="tenantry", subject="fleet", text=_storable(text)))
+            self._record(session, Note("tenantry", "fleet", text))
 
     @contextmanager
     def _transaction(self, *, reads: bool = False) -> Iterator[Session]:

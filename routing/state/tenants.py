@@ -17,7 +17,24 @@ from fleet.tenant_change import SetValue, TenantChange
 from routing.catalog.entries import Alias, ApiKey
 from routing.errors import Conflict
 from routing.state.rows import key_row
-from routing.state.tables import AdapterRow, AliasRow, ApiKeyRow, EventRow, TenantRow, UsageDayRow
+from routing.state.tables import (
+    AdapterRow,
+    AliasRow,
+    ApiKeyRow,
+    BatchRow,
+    EventRow,
+    FileRow,
+    TenantRow,
+    UsageDayRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantWritten:
+    """What a change of a tenant took along."""
+
+    ended_keys: list[str]  # ids of keys that are revoked now, or deleted
+    aliases_ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +56,16 @@ def read_tenants(session: Session) -> tuple[list[TenantChange], list[Alias]]:
 
 
 def was_used(session: Session, name: str) -> bool:
-    """Whether there is usage, a key or an adapter of a tenant of this name."""
-    columns = UsageDayRow.tenant, ApiKeyRow.tenant, AdapterRow.tenant
+    """Whether there is anything of a tenant of this name that another one must not see as its own."""
+    columns = (
+        *(UsageDayRow.tenant, ApiKeyRow.tenant, AdapterRow.tenant),
+        *(AliasRow.tenant, EventRow.tenant, FileRow.account, BatchRow.account),
+    )
     return any(session.scalar(select(exists().where(column == name))) for column in columns)
 
 
-def write_tenant(session: Session, change: TenantChange, key: ApiKey | None) -> list[str]:
-    """Write a change, and the tenant's first key. Returns the ids of the keys that it revokes, or deletes.
+def write_tenant(session: Session, change: TenantChange, key: ApiKey | None) -> TenantWritten:
+    """Write a change, and the tenant's first key.
 
     A removal revokes the tenant's keys, and its aliases go. When another tenant takes its name, the keys are
     deleted. Raises `Conflict` unless the change follows the one that is there.
@@ -74,7 +94,7 @@ def write_tenant(session: Session, change: TenantChange, key: ApiKey | None) -> 
         session.execute(delete(ApiKeyRow).where(its_key))
     if key is not None:
         session.add(key_row(key))
-    return ended
+    return TenantWritten(ended, change.removed or begins)
 
 
 def changed_meanwhile(tenant: str, row: TenantRow | TenantChange | None) -> Conflict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fleet.changes import Amended, with_changes
 from fleet.tenant_change import TenantChange
 from fleet.types import Fleet
 from tests.fakes import Client, key_of
+from tests.forms import TYPE, form
 from tests.integration.test_fleets import Site, changed, site_in, without_b
 
 
@@ -60,6 +61,24 @@ async def test_apply_names_beforehand_what_no_longer_fits_and_keeps_it(
         assert (await site.bench.chat("a", model="latest")()).status == 200
 
 
+async def test_a_tenant_whose_change_no_longer_fits_can_be_suspended_and_resumed_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async with site_in(tmp_path) as site:
+        assert (await ask(site, "PATCH", "/tenants/b", {"models": {"extra": "a-sales"}})).status == 200
+        assert (await site.apply(changed(site, without_sales))).json()["applied"]
+        assert (await ask(site, "PATCH", "/tenants/b", {"weight": 2})).status == 400, "it still does not fit"
+        for verb, status in (("suspend", 403), ("resume", 200), ("suspend", 403)):
+            dry = await ask(site, "POST", f"/tenants/b/{verb}?dry_run=true", None)
+            done = await ask(site, "POST", f"/tenants/b/{verb}", None)
+            assert (dry.status, done.status) == (200, 200), done.body
+            assert done.json()["words"] == dry.json()["words"]
+            assert (await site.bench.chat("b")()).status == status
+    async with site_in(tmp_path) as site:
+        assert (await site.bench.chat("b")()).status == 403
+        assert (await ask(site, "DELETE", "/tenants/b", None)).status == 200
+
+
 async def test_a_tenant_that_the_file_drops_has_its_keys_told(tmp_path: Path) -> None:
     async with site_in(tmp_path) as site:
         made = await ask(site, "POST", "/keys", {"role": "inference", "tenant": "b"})
@@ -68,6 +87,48 @@ async def test_a_tenant_that_the_file_drops_has_its_keys_told(tmp_path: Path) ->
         assert told == [
             "tenant b: what was made at run time counts for nothing while the tenant is gone: 1 key"
         ]
+
+
+async def chats(site: Site, key: str) -> None:
+    assert (await site.bench.chat(key)()).status == 200
+
+
+async def names_a_model(site: Site, key: str) -> None:
+    put = await ask(site, "PUT", f"/aliases/latest?tenant={key}", {"model": "support"})
+    assert put.status == 200
+
+
+async def uploads_a_file(site: Site, key: str) -> None:
+    headers = [("authorization", f"Bearer {key_of(key)}"), ("content-type", TYPE)]
+    body = form({"purpose": "batch"}, b"{}", "asked.jsonl")
+    sent = await Client(site.bench.gateway.app, "/v1/files", headers=headers, body=body)()
+    assert sent.status == 200, sent.body
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["", "after a restart"])
+@pytest.mark.parametrize("leave_something", [chats, names_a_model, uploads_a_file])
+async def test_who_gets_the_name_of_a_tenant_that_the_file_dropped_has_nothing_of_it(
+    tmp_path: Path, leave_something: Callable[[Site, str], Awaitable[None]], restarts: bool
+) -> None:
+    async with site_in(tmp_path) as site:
+        await leave_something(site, "b")
+        assert (await site.apply(changed(site, without_b))).json()["applied"]
+        made = await admitted(site) if not restarts else None
+    async with site_in(tmp_path) as site:
+        key = made or await admitted(site)
+        shown = (await site.bench.get("/admin/v1/tenants/b", key=key_of("operator"))()).json()
+        assert (shown["account"], shown["aliases"]) == ("b#1", [])
+        assert (await site.bench.get("/v1/files", key=key)()).json()["data"] == []
+        assert (await site.bench.get("/v1/usage", key=key)()).json()["total"]["requests"] == 0
+
+
+async def admitted(site: Site) -> str:
+    """Admit a tenant b; returns its key, once it has nothing of another one."""
+    body = {"name": "b", "models": {"chat": "base"}, "key": True}
+    answer = await ask(site, "POST", "/tenants", body)
+    assert answer.status == 201, answer.body
+    assert answer.json()["tenant"]["aliases"] == []
+    return str(answer.json()["key"]["key"])
 
 
 async def test_the_changes_are_put_on_another_fleet_once_and_beside_the_event_loop(

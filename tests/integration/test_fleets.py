@@ -150,6 +150,35 @@ async def test_a_document_counts_from_the_next_request_on_and_says_what_it_chang
     assert await site.events() == ["revision 1: tenant a: requests_per_minute none -> 1"]
 
 
+async def test_a_tenant_whose_entry_a_document_changes_has_an_event_of_its_own(site: Site) -> None:
+    def change(data: Data) -> None:
+        without_b(data)
+        data["tenants"]["a"]["caps"]["max_queued"] = 7
+        data["tenants"]["a"]["weight"] = 3
+
+    assert (await site.apply(changed(site, change))).json()["applied"]
+
+    async def told(name: str) -> list[Data]:
+        path = f"/admin/v1/events?tenant={name}"
+        return list((await site.bench.get(path, key=key_of("operator"))()).json()["data"])
+
+    event = (await told("a"))[0]
+    assert event["actor"].startswith("key ") and event["subject"] == "tenant a"
+    assert event["text"] == "revision 1: weight 1 -> 3; max_queued 256 -> 7"
+    assert event["changes"] == {"weight": [1.0, 3.0], "caps.max_queued": [256, 7]}
+    assert (await told("b"))[0]["text"] == "revision 1: removed"
+    assert all("revision" not in each["text"] for each in await told("c"))
+
+
+async def test_a_change_of_very_many_tenants_is_one_event(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routing.lifecycle.fleets._MOST_NOTED", 0)
+    assert (await site.apply(changed(site, without_b))).json()["applied"]
+    events = (await site.bench.get("/admin/v1/events", key=key_of("operator"))()).json()["data"]
+    assert [each["subject"] for each in events if "revision 1" in each["text"]] == ["fleet"]
+
+
 async def test_a_key_that_is_taken_out_opens_nothing_and_no_answer_shows_its_hash(site: Site) -> None:
     digest = hashlib.sha256(key_of("b").encode()).hexdigest()
     other = hashlib.sha256(b"another-key").hexdigest()
@@ -413,3 +442,33 @@ async def test_the_file_is_applied_when_it_is_asked_for_and_when_it_is_watched(
     await eventually(lambda: site.bench.gateway.fleets.state.revision == 2)
     watching.cancel()
     assert await site.status("b") == 200
+
+
+async def test_a_file_that_was_changed_while_the_database_was_away_is_applied_once_it_answers(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise StateUnavailable("The state database does not answer.", retry_after_s=5.0)
+
+    monkeypatch.setattr("routing.lifecycle.registry.FIRST_RETRY_S", 0.01)
+    watching = asyncio.create_task(site.bench.gateway.fleets.watch(0.01))
+    await asyncio.sleep(0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr("routing.state.fleet_revisions.add", away)
+        site.file.write_text(changed(site, cap(7)))
+        await eventually(lambda: "does not answer" in caplog.text)
+        site.file.write_text(changed(site, without_b))
+    await eventually(lambda: "b" not in site.bench.gateway.fleet.now.tenants)
+    watching.cancel()
+    assert (await site.shown())["actor"] == "fleet file"
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: (path.unlink(), path.mkdir())])
+async def test_a_file_that_cannot_be_read_is_told_as_that(
+    site: Site, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(site.file)
+    await site.bench.gateway.fleets.apply_file()
+    assert "was not applied. It cannot be read: " in caplog.text
+    assert "is empty" not in caplog.text
+    assert await site.status() == 200

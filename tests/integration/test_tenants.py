@@ -191,6 +191,21 @@ async def test_what_a_fleet_file_may_not_say_is_refused(
     assert (await office.show("a"))["revision"] == 0
 
 
+@pytest.mark.parametrize("fields", [{}, {"reset": []}, {"revision": 0}, {"caps": {}}])
+async def test_a_change_of_nothing_is_refused_and_leaves_no_event(
+    office: Office, fields: dict[str, Any]
+) -> None:
+    assert code_of(await office.change("a", **fields)) == (400, "missing_required_parameter")
+    assert (await office.show("a"))["revision"] == 0
+
+
+@pytest.mark.parametrize("verb", ["suspend", "resume"])
+async def test_a_dry_run_that_is_asked_for_in_the_body_does_not_act(office: Office, verb: str) -> None:
+    for method, path in (("POST", f"{TENANTS}/a/{verb}"), ("DELETE", f"{TENANTS}/a")):
+        assert code_of(await office.ask(method, path, {"dry_run": True})) == (400, "unknown_parameter")
+    assert (await office.show("a"))["revision"] == 0
+
+
 async def test_of_two_operators_at_once_the_second_is_told(office: Office) -> None:
     seen = (await office.show("a"))["revision"]
     first, second = await asyncio.gather(
@@ -387,6 +402,18 @@ async def test_a_tenant_that_is_removed_while_it_uploads_leaves_no_adapter(offic
     )
     await eventually(lambda: house.directory.adapters_of("d") == [])
     await eventually(lambda: len(house.stored) <= 4)
+
+
+@pytest.mark.parametrize("role", ["inference", "adapters"])
+async def test_a_tenant_that_is_removed_while_a_key_is_made_leaves_no_key(office: Office, role: str) -> None:
+    await office.admit("d")
+    wanted = {"role": role, "tenant": "d"}
+    _, made = await asyncio.gather(
+        office.ask("DELETE", f"{TENANTS}/d"), office.ask("POST", "/admin/v1/keys", wanted)
+    )
+    keys = (await office.ask("GET", "/admin/v1/keys")).json()["data"]
+    assert [key["id"] for key in keys if key["tenant"] == "d" and key["revoked_at"] is None] == []
+    assert made.status == 404 or len(keys) == 2
 
 
 async def test_a_tenant_is_removed_while_it_streams_queues_and_uploads_at_once(tmp_path: Path) -> None:

@@ -56,6 +56,22 @@ def test_values_are_plain(tmp_path: Path, text: str, value: Any) -> None:
     assert found.data == {"x": value}
 
 
+@pytest.mark.parametrize("text", ["010", "-017", "0_7", "1:30", "1:30.5", "12:30:45"])
+def test_a_number_that_yaml_reads_otherwise_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
+    _, errors = read(tmp_path, f"a: 1\nx: [{text}]\n")
+    assert len(errors) == 1 and errors[0].startswith("f.yaml:2: x[0]: a number that YAML reads otherwise")
+    assert text not in errors[0]
+    assert read(tmp_path, f"x: '{text}'\n{text}: 1\n")[1] == [], "as text, and as a key, it is what it is"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("-0", 0), ("0.5", 0.5), ("10", 10), ("1_000", 1000), ("0x10", 16)]
+)
+def test_numbers_that_mean_what_they_look_like_are_taken(tmp_path: Path, text: str, value: float) -> None:
+    found, errors = read(tmp_path, f"x: {text}")
+    assert found is not None and (found.data, errors) == ({"x": value}, [])
+
+
 def test_keys_are_always_text(tmp_path: Path) -> None:
     found, _ = read(tmp_path, "{on: 1, 1: 2, null: 3, 2024-01-01: 4}")
     assert found is not None

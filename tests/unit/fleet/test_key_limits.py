@@ -50,13 +50,19 @@ def test_a_changed_limit_of_a_key_is_told_in_words_and_needs_no_restart(tmp_path
 
 
 @pytest.mark.parametrize("name", LIMITS)
-@pytest.mark.parametrize("value", [-1, "4", True, 1.5, [1]])
+@pytest.mark.parametrize("value", [-1, "4", True, 1.5, [1], 10**15 + 1])
 def test_a_limit_that_is_none_is_refused_by_name_and_no_key_is_shown(
     tmp_path: Path, name: str, value: Any
 ) -> None:
     with pytest.raises(FleetError) as refused:
         load_fleet(write(tmp_path, with_key(**{name: value})))
     assert name in str(refused.value) and digest("beta") not in str(refused.value)
+    assert "not an API key entry" not in str(refused.value) and "must be" in str(refused.value)
+
+
+def test_a_mistyped_limit_is_told_what_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="did you mean `requests_per_minute`"):
+        load_fleet(write(tmp_path, with_key(request_per_minute=4)))
 
 
 def test_an_operators_key_has_no_limits(tmp_path: Path) -> None:

@@ -89,6 +89,26 @@ def test_whatever_was_changed_the_file_is_the_present_fleet_and_stays_so_once_it
     assert present_of(changes, text)[0] == text, "once it is declared, nothing differs any more"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"models.draft": "base"},  # beside the one that is the default unsaid
+        {"models.support": None, "models.sales": None, "default_model": None},  # one is left, and no default
+        {"models.support": None, "models.sales": None, "models.plain": None, "default_model": None},
+    ],
+)
+@pytest.mark.parametrize("tenant", ["a", "b"])
+def test_a_default_that_was_left_out_stays_what_it_is_and_so_do_the_comments(
+    tenant: str, values: dict[str, Any]
+) -> None:
+    text = re.sub(r" +default_model: .*\n", "", TEXT)
+    have = load(text.encode()).tenants[tenant].models
+    values = {path: value for path, value in values.items() if value or path.partition(".")[2] in {*have, ""}}
+    found, present = present_of([set_values(TenantChange(tenant, revision=1), values, 1.0, "k")], text)
+    assert load(found.encode()).tenants == present.tenants
+    assert comments(found) == comments(text)
+
+
 def test_a_tenant_that_was_admitted_is_written_with_what_is_no_default() -> None:
     admitted = set_values(
         TenantChange("d", revision=1, admitted=True), {"models.chat": "base", "pools": ["shared"]}, 1.0, "k"

@@ -26,6 +26,19 @@ ROOT = Path(__file__).parents[3]
         ("base_models/base/max_loras", -1, "must be greater than or equal to 0"),
         ("base_models/base/max_num_seqs", 0, "must be greater than or equal to 1"),
         ("base_models/base/max_model_len", 0, "must be greater than or equal to 1"),
+        *(
+            (path, 10**15 + 1, "must be less than or equal to 1000000000000000")
+            for path in (
+                "base_models/base/max_model_len",
+                "adapters/a-support/max_concurrency",
+                "tenants/beta/caps/max_concurrency",
+                "tenants/beta/caps/max_concurrency_per_model",
+                "tenants/beta/caps/max_queued",
+                "tenants/beta/caps/max_queued_tokens",
+                "tenants/beta/caps/requests_per_minute",
+                "tenants/beta/caps/tokens_per_minute",
+            )
+        ),
         ("base_models/base/tensor_parallel_size", 0, "must be greater than or equal to 1"),
         (
             "base_models/base/max_lora_rank",

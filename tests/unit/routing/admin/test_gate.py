@@ -341,3 +341,23 @@ async def test_a_parameter_that_is_given_twice_is_refused_and_none_of_both_count
     assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", param)
     assert error["message"] == f"`{param}` was given twice."
     assert desk.management.calls == [] and desk.book.asked == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/admin/v1/models/one/sleep"),
+        ("DELETE", "/admin/v1/models/one"),
+        ("POST", "/admin/v1/replicas/shared-0/drain"),
+        ("DELETE", "/admin/v1/keys/1"),
+    ],
+)
+async def test_an_order_with_a_body_that_its_route_does_not_read_is_refused(
+    desk: Desk, method: str, path: str
+) -> None:
+    answer = await desk.ask(method, path, key="operator-key", json={"dry_run": True})
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "unknown_parameter")
+    assert desk.management.models.asked == desk.management.calls == []
+    for nothing in ({}, None):
+        answer = await desk.ask(method, path, key="operator-key", json=nothing)
+        assert answer.status_code != 400, answer.text

@@ -9,8 +9,9 @@ import pytest
 
 from fleet.changes import Amended, set_values, with_changes
 from fleet.current import CurrentFleet
+from fleet.money import OwnPrices, Prices
 from fleet.tenant_change import TenantChange
-from fleet.types import Fleet, Pool, Strategy, Tenant
+from fleet.types import Budget, Fleet, Pool, Strategy, Tenant
 from routing.catalog.directory import Directory
 from routing.catalog.entries import Alias, ApiKey, KeyRole
 from routing.lifecycle.consequences import consequences, oddities
@@ -150,6 +151,42 @@ def test_a_value_that_the_file_changes_in_vain_is_named() -> None:
     assert told(with_tenant(weight=3.0, suspended=True), change("a", {"weight": 2.0})) == [
         "tenant a: weight 1 -> 3 does not count: another value was set at run time by key k1"
     ]
+
+
+VAIN = "does not count: another value was set at run time by key k1"
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "said"),
+    [
+        (
+            {"prices": {"factor": 0.5}},
+            {"prices": OwnPrices(7000)},
+            ["factor none -> 0.7", "models none -> none"],
+        ),
+        ({"prices": None}, {"prices": OwnPrices(7000)}, ["factor none -> 0.7", "models none -> none"]),
+        ({"adapter_sources": ["hf://a"]}, {"adapter_sources": ("hf://b",)}, ["adapter_sources changed"]),
+        ({"budget": None}, {"budget": Budget(9)}, ["monthly_tokens none -> 9", "soft none -> 0.8"]),
+        (
+            {"budget.soft": 0.5, "budget.monthly_tokens": 5},
+            {"budget": Budget(9)},
+            ["monthly_tokens none -> 9", "soft none -> 0.8"],
+        ),
+        (
+            {"models.plain": None},
+            {"models": {"support": "a-support", "plain": "a-sales"}},
+            ["alias plain base -> a-sales"],
+        ),
+        ({"pools": ["shared"]}, {"request_limits": {"max_tokens": 5}}, []),
+    ],
+)
+def test_whatever_kind_of_value_the_file_changes_in_vain_it_is_said_in_words(
+    values: dict[str, Any], changes: dict[str, Any], said: list[str]
+) -> None:
+    priced = replace(FLEET, prices=Prices("EUR"))
+    found = told(with_tenant(priced, **changes), change("a", values), before=priced)
+    vain = [text.removeprefix("tenant a: ").removesuffix(f" {VAIN}") for text in found if VAIN in text]
+    assert vain == said
 
 
 def test_a_tenant_that_was_removed_or_admitted_and_is_declared_now_is_named_once() -> None:
