@@ -32,6 +32,8 @@ PERMISSION: Mapping[str, Any] = {
     "is_blocking": False,
 }
 USAGE_TAIL = b',"usage":{'
+_COMPLETION = ("completion_tokens", "output_tokens")
+_ANTHROPIC = ("cache_read_input_tokens", "cache_creation_input_tokens")  # which its prompt leaves out
 MOST_TOKENS = 2**31 - 1  # of one request; the ledger holds no more, and no engine counts that many
 
 
@@ -70,13 +72,12 @@ def usage_of(payload: Mapping[str, Any]) -> TokenUsage | None:
     if not isinstance(usage, dict):
         return None
     prompt = _count(usage, "prompt_tokens", "input_tokens")
-    completion = _count(usage, "completion_tokens", "output_tokens")
-    if prompt is None or (completion is None and ("completion_tokens" in usage or "output_tokens" in usage)):
+    completion = _count(usage, *_COMPLETION)
+    if prompt is None or (completion is None and not usage.keys().isdisjoint(_COMPLETION)):
         return None
-    if "cache_read_input_tokens" in usage or "cache_creation_input_tokens" in usage:  # Anthropic's form
-        read, made = _count(usage, "cache_read_input_tokens"), _count(usage, "cache_creation_input_tokens")
-        total = prompt + (read or 0) + (made or 0)
-        return TokenUsage(total, completion or 0, read or 0)
+    if not usage.keys().isdisjoint(_ANTHROPIC):
+        read, made = (_count(usage, name) or 0 for name in _ANTHROPIC)
+        return TokenUsage(prompt + read + made, completion or 0, read)
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
     return TokenUsage(prompt, completion or 0, cached or 0)

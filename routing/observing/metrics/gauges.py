@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from engines.metric import Metric
 from routing.observing.metrics import definitions as d
 from routing.scheduling.health.breaker import BreakerState
-from routing.scheduling.replica_figures import ReplicaState
+from routing.scheduling.replica_figures import ReplicaReport, ReplicaState
 from routing.scheduling.report import SchedulerReport
 from routing.scheduling.state import Replica
 from routing.scheduling.tickets import Ticket
@@ -45,9 +45,8 @@ def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[
     ]
     resting = {each.name for each in scheduler.replicas.values() if each.engine.is_between_turns}
     for metric, value_of in d.REPLICA_FIGURES.items():
-        left_out = resting if metric.name == READY else ()
-        values = ((row, value_of(replica)) for row, replica in replicas if replica.name not in left_out)
-        yield metric, {row: value for row, value in values if value is not None}
+        left_out = resting if metric.name == READY else set[str]()
+        yield metric, _values(replicas, value_of, left_out)
     yield (
         d.REPLICA_BREAKER,
         {
@@ -56,6 +55,16 @@ def read(scheduler: SchedulerView, named: set[QueueKey], most: int) -> Iterator[
             for state in BreakerState
         },
     )
+
+
+def _values(
+    replicas: Iterable[tuple[tuple[str, str], ReplicaReport]],
+    value_of: Callable[[ReplicaReport], float | None],
+    left_out: Collection[str],
+) -> Rows:
+    """Read one figure of replicas that have it."""
+    values = ((row, value_of(replica)) for row, replica in replicas if replica.name not in left_out)
+    return {row: value for row, value in values if value is not None}
 
 
 def _depths(report: SchedulerReport) -> Rows:
