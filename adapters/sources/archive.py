@@ -44,6 +44,7 @@ _DAMAGES = (
     gzip.BadGzipFile,
     zlib.error,
     struct.error,
+    LookupError,  # zipfile's for a member without a name
     EOFError,
     ValueError,
     RuntimeError,  # zipfile's for an unknown flag, and RecursionError for nested headers
@@ -334,7 +335,13 @@ class _ZipReader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self.tell, self.seekable = file.tell, file.seekable
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        """Go somewhere. Raises `ValueError` for a place before the file, which a false offset may name."""
+        if whence == os.SEEK_SET and position < 0:
+            raise ValueError("before the beginning of the file")
+        return self._file.seek(position, whence)
 
     def read(self, size: int = -1) -> bytes:
         """Read on. Raises `AdapterError` for a larger read than the directory may need."""
