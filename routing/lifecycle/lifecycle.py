@@ -196,16 +196,19 @@ class Lifecycle:
             await patiently(lambda: self.registry.move(version, VersionState.REGISTERED))
 
     async def _restore_lost(self) -> None:
-        """Prepare versions anew whose files are gone from the store; an upload stays quarantined."""
+        """Prepare versions anew whose files are gone or cut short; an upload stays quarantined."""
         for version in self._versions():
-            if version.state is VersionState.READY and not self.store.has(version.digest or ""):
+            if version.state is VersionState.READY and not await asyncio.to_thread(
+                self.store.seems_whole, version.digest or "", version.size_bytes
+            ):
                 await self._replace_lost(version)
 
     async def _replace_lost(self, version: Version) -> None:
-        log.error("the files of version %d of %s are gone from the store", version.number, version.adapter)
+        gone = "gone from the store, or damaged there"
+        log.error("the files of version %d of %s are %s", version.number, version.adapter, gone)
         quarantined = await patiently(
             lambda: self.registry.move(
-                version, VersionState.QUARANTINED, reason="its files are gone from the store"
+                version, VersionState.QUARANTINED, reason=f"its files are {gone}; send or add it again"
             )
         )
         if isinstance(quarantined.source, Upload):
