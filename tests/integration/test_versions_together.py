@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adapters.checkpoint import AdapterManifest
-from adapters.errors import StoreFull
+from adapters.errors import SourceUnavailable, StoreFull
 from adapters.states import VersionState
 from adapters.verify import verify
 from engines.residency import TrialReport
@@ -112,8 +112,9 @@ async def test_a_version_that_becomes_ready_late_leaves_the_rollout_of_a_later_o
     gate.open[2].set()
     await house.until(_S.READY, 3)
     await house.until(_S.READY, 2)
+    rollout = house.entry().rollout
     assert house.entry().live == 2
-    assert house.entry().rollout is not None and house.entry().rollout.candidate == 3
+    assert rollout is not None and rollout.candidate == 3
 
 
 async def test_a_candidate_on_its_way_is_not_rolled_back_into_all_the_traffic(
@@ -237,8 +238,6 @@ async def test_a_version_that_is_retired_while_it_is_fetched_leaves_nothing_on_t
 async def test_a_version_that_is_given_up_leaves_nothing_on_the_disk(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapters.errors import SourceUnavailable
-
     def fetch(source: str, into: Path, **_: object) -> None:
         (into / ".adapter_model.safetensors.part").write_bytes(b"much of it")
         raise SourceUnavailable("it does not answer")

@@ -21,7 +21,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         paused.append(delay_s)
         await real(0)
 
-    monkeypatch.setattr(attempts.asyncio, "sleep", sleep)
+    monkeypatch.setattr("routing.lifecycle.attempts.asyncio.sleep", sleep)
     return paused
 
 
