@@ -83,11 +83,16 @@ class AdapterConfig:
     fingerprint: str | None
     rank: int  # the largest of any module
     ranks: Mapping[str, int]  # of modules with one of their own, named as in the adapter without its prefix
+    alphas: Mapping[str, float]  # likewise
     content: bytes  # of the file that engines read: the given config, in vLLM's spelling
 
     def rank_of(self, module: str) -> int:
         """Return the rank of a module, named as in the adapter without `base_model.model.`."""
         return self.ranks.get(module, self.default_rank)
+
+    def alpha_of(self, module: str) -> float:
+        """Return the alpha of a module, named likewise."""
+        return self.alphas.get(module, self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +186,10 @@ def check_files(folder: Path) -> None:
         raise AdapterError("this is not a folder; an adapter is the folder that PEFT saved")
     if not all(os.path.lexists(folder / name) for name in SERVED_FILES):
         raise AdapterError(why_not(islice(_names(folder), MAX_NAMES)) or "the folder changes; try again")
-    root = folder.resolve()
+    root = Path(os.path.realpath(folder))
     for name in SERVED_FILES:
         path = folder / name
-        if not path.resolve().is_relative_to(root):
+        if not Path(os.path.realpath(path)).is_relative_to(root):  # of a link to itself `stat` tells
             raise AdapterError(f"{name} is a link that leaves the folder; copy its target (`cp -rL`)")
         if not stat.S_ISREG(path.stat().st_mode):
             raise AdapterError(f"{name} is no file; an adapter is the folder that PEFT saved")
@@ -220,9 +225,10 @@ def _read_config(path: Path, modules: Collection[str]) -> AdapterConfig:
     alpha_pattern = Patterns(f"{CONFIG_FILE}: alpha_pattern", alphas)
     deadline_s = time.monotonic() + TIME_LIMIT_S
     found = rank_pattern.found(modules, deadline_s)
+    found_alphas = alpha_pattern.found(modules, deadline_s)
     if not (rank_pattern.is_fast(len(modules)) and alpha_pattern.is_fast(len(modules))):
         changes["rank_pattern"] = rank_pattern.named(found, modules)
-        changes["alpha_pattern"] = alpha_pattern.named(alpha_pattern.found(modules, deadline_s), modules)
+        changes["alpha_pattern"] = alpha_pattern.named(found_alphas, modules)
     return AdapterConfig(
         default_rank=rank,
         alpha=float(alpha),
@@ -232,6 +238,7 @@ def _read_config(path: Path, modules: Collection[str]) -> AdapterConfig:
         fingerprint=_fingerprint(config),
         rank=max((rank, *ranks.values())),
         ranks=found,
+        alphas=found_alphas,
         content=json.dumps({**given, **changes}, indent=2).encode() if changes else raw,
     )
 

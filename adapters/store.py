@@ -159,6 +159,15 @@ class VersionStore:
         except AdapterError:
             return False
 
+    def seems_whole(self, digest: str, size_bytes: int) -> bool:
+        """Whether a version is here; all of it is read only where its size is another one."""
+        try:
+            if self.has(digest) and sum(self.sizes(digest).values()) == size_bytes:
+                return True
+        except (AdapterError, OSError):
+            return False
+        return self.check(digest)
+
     def sizes(self, digest: str) -> dict[str, int]:
         """Return the sizes of a version's files in bytes, by name. Raises `AdapterError` and `OSError`."""
         folder = self.folder_of(digest)

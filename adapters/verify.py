@@ -9,7 +9,7 @@ full names match nothing: it then silently answers like the base model (`lora/lo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -72,9 +72,11 @@ def verify(folder: Path, *, base: BaseModelShape | None, max_rank: int | None = 
             _check_ranks(pair, config, base)
             _check_target(pair, config)
         result = scan(checkpoint.weights, checkpoint.header)
-        _check_effect(pairs, config, result.zeros)
+        scaled = [pair for pair in pairs if config.alpha_of(pair.parameter)]
+        _check_effect(scaled, result.zeros)
         manifest = describe(checkpoint, result.sha256, tuple(_warnings(checkpoint, base)))
-        return replace(manifest, is_effective=base is not None and not result.zeros)
+        is_effective = base is not None and not result.zeros and len(scaled) == len(pairs)
+        return replace(manifest, is_effective=is_effective)
 
 
 def _pairs(tensors: Iterable[Tensor]) -> list[_Pair]:
@@ -220,11 +222,13 @@ def _check_target(pair: _Pair, config: AdapterConfig) -> None:
         )
 
 
-def _check_effect(pairs: Iterable[_Pair], config: AdapterConfig, zeros: frozenset[str]) -> None:
-    """Refuse an adapter that changes nothing."""
-    if config.alpha == 0:
-        raise AdapterError(f"{CONFIG_FILE}: lora_alpha is 0, so that the adapter changes nothing")
-    if not any(zeros.isdisjoint(tensor.name for tensor in pair.halves.values()) for pair in pairs):
+def _check_effect(scaled: Sequence[_Pair], zeros: frozenset[str]) -> None:
+    """Refuse an adapter that changes nothing; `scaled` are the modules whose alpha is not 0."""
+    if not scaled:
+        raise AdapterError(
+            f"{CONFIG_FILE}: lora_alpha is 0 for every module, so that the adapter changes nothing"
+        )
+    if not any(zeros.isdisjoint(tensor.name for tensor in pair.halves.values()) for pair in scaled):
         raise AdapterError(
             f"{WEIGHTS_FILE}: every module has a lora_A or lora_B of zeros, so that the adapter answers like "
             "the base model; it was not trained, or was saved before the training"

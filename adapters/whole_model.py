@@ -8,6 +8,7 @@ folder's path.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -143,8 +144,8 @@ WHOLE_MODEL = _WholeModels()
 
 def check_plain(folder: Path, name: str) -> None:
     """Refuse what is no plain file, or a link that leaves the folder. Raises `AdapterError`, `OSError`."""
-    path, root = folder / name, folder.resolve()
-    target = path.resolve(strict=True)
+    root = folder.resolve()
+    target = Path(os.path.realpath(folder / name, strict=True))
     # The hub's cache keeps contents in `blobs`, beside the `snapshots` whose folders hold links to them.
     blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
     if not (target.is_relative_to(root) or target.is_relative_to(blobs)):

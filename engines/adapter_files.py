@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from pathlib import Path
 
+from adapters.errors import AdapterError
 from adapters.layout import SERVED_FILES
 from engines.copies import Copies, Files, Folders
 from engines.residency import EngineAdapter, FilesAway
@@ -23,6 +25,9 @@ class AdapterFiles:
 
         A copy of a `registered` digest is not deleted for it. Raises `FilesAway`.
         """
+        if adapter.size_bytes:
+            with contextlib.suppress(AdapterError, OSError):  # it went just now, or cannot be deleted
+                await self._copies.drop_if_cut_short(adapter.digest, adapter.size_bytes)
         files = Files(SERVED_FILES, adapter.size_bytes)
         return await self._copies.folder_of(adapter.digest, adapter.id, lambda: registered, files)
 

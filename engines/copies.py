@@ -111,6 +111,11 @@ class Copies:
         log.error("the copy of %s on this machine was damaged, and is deleted", digest[:12])
         return True
 
+    async def drop_if_cut_short(self, digest: str, size_bytes: int) -> None:
+        """Delete a copy of another size than its own where its files are not what its digest promises."""
+        if self.copies.has(digest) and sum(self.copies.sizes(digest).values()) != size_bytes:
+            await self.drop_damaged(digest)
+
     def stop(self) -> None:
         """Break off what is being read, within a moment."""
         self._stopped.set()

@@ -226,6 +226,7 @@ CONFIG_KINDS: dict[str, Kind] = {
     "rank 0": (_config(r=0), "whole numbers above 0"),
     "rank of another file": (_config(r=4), "has rank 2, adapter_config.json says 4"),
     "alpha 0": (_config(lora_alpha=0), "lora_alpha is 0"),
+    "alpha 0 of every module": (_config(alpha_pattern={r".*\.(self_attn|mlp)\..*": 0}), "lora_alpha is 0"),
     "alpha of a thousand digits": (_config(lora_alpha=10**1000), "lora_alpha must be a number"),
     "alpha pattern of text": (_config(alpha_pattern={"q_proj": "x"}), "alpha_pattern must hold numbers"),
     "rslora of text": (_config(use_rslora="false"), "use_rslora must be true or false"),

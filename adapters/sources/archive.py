@@ -24,8 +24,9 @@ from typing import BinaryIO, Protocol, cast
 from adapters.checkpoint import ADAPTER
 from adapters.disk import writing
 from adapters.errors import AdapterError, ChecksumMismatch
-from adapters.kind import Kind
+from adapters.kind import Kind, never
 from adapters.layout import MAX_NAMED
+from adapters.sources.download import FetchStopped
 from adapters.sources.files import CHUNK_BYTES, begin, finish, part_of, sha256_of, size_text
 
 MAX_ENTRIES = 10_000  # as many as an adapter's folder may hold
@@ -43,6 +44,7 @@ _DAMAGES = (
     gzip.BadGzipFile,
     zlib.error,
     struct.error,
+    LookupError,  # zipfile's for a member without a name
     EOFError,
     ValueError,
     RuntimeError,  # zipfile's for an unknown flag, and RecursionError for nested headers
@@ -54,13 +56,19 @@ class _Readable(Protocol):
 
 
 def unpack(
-    archive: Path, into: Path, *, max_bytes: int, sha256: str | None = None, kind: Kind = ADAPTER
+    archive: Path,
+    into: Path,
+    *,
+    max_bytes: int,
+    sha256: str | None = None,
+    kind: Kind = ADAPTER,
+    should_stop: Callable[[], bool] = never,
 ) -> None:
     """Unpack the served files of a tar, tar.gz or zip into a folder, which then holds nothing else.
 
     They lie in the archive's root or in one folder of it. `max_bytes` bounds the archive and all that it
     unpacks to, `sha256` is the archive's own. After an error none of them is there. Raises `AdapterError`,
-    `ChecksumMismatch` and `StoreFull`.
+    `ChecksumMismatch`, `StoreFull`, and `FetchStopped` when told to stop.
     """
     if archive.stat().st_size > max_bytes:
         raise AdapterError(f"the archive is larger than {size_text(max_bytes)}; pack the {kind.noun} alone")
@@ -69,12 +77,19 @@ def unpack(
             "the archive's sha256 is not the one promised; send the right one, or correct it"
         )
     begin(into)
-    take_out(archive, into, max_bytes=max_bytes, kind=kind)
+    take_out(archive, into, max_bytes=max_bytes, kind=kind, should_stop=should_stop)
 
 
-def take_out(archive: Path, into: Path, *, max_bytes: int, kind: Kind = ADAPTER) -> None:
+def take_out(
+    archive: Path,
+    into: Path,
+    *,
+    max_bytes: int,
+    kind: Kind = ADAPTER,
+    should_stop: Callable[[], bool] = never,
+) -> None:
     """Unpack an archive whose checksum was checked; other files in the folder stay."""
-    taking = _Taking(into, max_bytes, kind)
+    taking = _Taking(into, max_bytes, kind, should_stop)
     try:
         with archive.open("rb") as file, _damage_named():
             _reader_of(file)(file, taking)
@@ -91,6 +106,7 @@ class _Taking:
     into: Path
     max_bytes: int
     kind: Kind
+    should_stop: Callable[[], bool]
     folders: list[tuple[str, ...]] = field(default_factory=list)  # the topmost with served files, in order
     names: list[str] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
@@ -138,7 +154,9 @@ class _Taking:
         return file
 
     def count(self, size: int) -> None:
-        """Count unpacked bytes."""
+        """Count unpacked bytes. Raises `FetchStopped` when told to stop."""
+        if self.should_stop():
+            raise FetchStopped("stopped before all of the archive was unpacked")
         self.seen_bytes += size
         if self.seen_bytes > self.max_bytes:
             raise AdapterError(
@@ -317,7 +335,13 @@ class _ZipReader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self.tell, self.seekable = file.tell, file.seekable
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        """Go somewhere. Raises `ValueError` for a place before the file, which a false offset may name."""
+        if whence == os.SEEK_SET and position < 0:
+            raise ValueError("before the beginning of the file")
+        return self._file.seek(position, whence)
 
     def read(self, size: int = -1) -> bytes:
         """Read on. Raises `AdapterError` for a larger read than the directory may need."""

@@ -109,7 +109,9 @@ def _fetch_archive(address: Address, into: Path, kind: Kind, sha256: str | None,
         download = Download(remote, address.shown, into, watch)
         download.run([_ARCHIVE], {} if sha256 is None else {_ARCHIVE: sha256})
     try:
-        take_out(archive, into, max_bytes=watch.max_bytes, kind=kind)
+        take_out(archive, into, max_bytes=watch.max_bytes, kind=kind, should_stop=watch.should_stop)
+    except SourceUnavailable:
+        raise
     except AdapterError:
         download.discard([_ARCHIVE])
         raise

@@ -77,7 +77,7 @@ def _copy(root: Path, into: Path, name: str, *, source: str, total: int, watch: 
 def _open(root: Path, name: str, source: str) -> BinaryIO:
     """Open a file of the folder anew: it may have been replaced since it was checked."""
     try:
-        path = (root / name).resolve(strict=True)
+        path = Path(os.path.realpath(root / name, strict=True))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not block us
         file = open(os.open(path, flags), "rb")  # noqa: SIM115 -- the caller closes it
     except OSError as error:

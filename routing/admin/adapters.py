@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -74,16 +76,12 @@ async def register_adapter(
 ) -> VersionAnswer:
     """Register a new adapter; the gateway fetches, checks and tries it. An upload goes to its versions."""
     key = caller.new_key(body.name, _same(body.tenant, query.tenant))
-    registering = caller.services.registering
-    if key in registering or find(caller, key) is not None:
-        raise Conflict(
-            f"There is an adapter `{key.name}` already; post to its versions.", code="adapter_exists"
-        )
-    registering.add(key)
-    try:
+    with only_one(caller, key) as is_new:
+        if not is_new:
+            raise Conflict(
+                f"There is an adapter `{key.name}` already; post to its versions.", code="adapter_exists"
+            )
         return await _register(caller, key, body)
-    finally:
-        registering.discard(key)
 
 
 @router.get("/{name}", responses=refusals(404))
@@ -186,6 +184,20 @@ def find(caller: Caller, key: AdapterKey) -> AdapterEntry | None:
     return entry if any(version.state not in _GONE for version in entry.versions) else None
 
 
+@contextlib.contextmanager
+def only_one(caller: Caller, key: AdapterKey) -> Iterator[bool]:
+    """Say whether an adapter is new; to one of those who ask at once, until it is registered."""
+    registering = caller.services.registering
+    if key in registering or find(caller, key) is not None:
+        yield False
+        return
+    registering.add(key)
+    try:
+        yield True
+    finally:
+        registering.discard(key)
+
+
 def _same(in_body: str | None, in_query: str | None) -> str | None:
     """Return the tenant that the body or the query names. Raises `InvalidRequest` where they differ."""
     if in_body is not None and in_query is not None and in_body != in_query:
@@ -209,6 +221,7 @@ async def _upload(caller: Caller, key: AdapterKey, query: UploadQuery, request: 
     own = (e for e in caller.services.management.adapters() if e.key.tenant == key.tenant)
     require_few_waiting(
         (version for entry in own for version in entry.versions),
+        coming=caller.services.uploads.running(key.tenant),
         most=MAX_WAITING_UPLOADS,
         whose="this tenant",
         retry_after_s=_RETRY_AFTER_S,

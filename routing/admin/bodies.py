@@ -65,7 +65,10 @@ class _Plan(BaseModel):
         None, gt=0, le=1, description="Part of the requests it gets at first; default 0.1.", examples=[0.1]
     )
     min_requests: int | None = Field(
-        None, ge=1, le=1_000_000, description="Requests before it is judged; default 50."
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Requests before it is judged; default 50, or `promote_after` where that is less.",
     )
     promote_after: int | None = Field(
         None, ge=1, le=10**9, description="Requests after which it takes over; default: when told to."
@@ -83,6 +86,8 @@ class _Plan(BaseModel):
     def plan(self) -> RolloutPlan:
         """Return the plan, defaults filled in."""
         given = self.model_dump(include=set(_Plan.model_fields), exclude_none=True)
+        if self.promote_after is not None and self.min_requests is None:
+            given["min_requests"] = min(self.promote_after, RolloutPlan().min_requests)
         return RolloutPlan(**given)
 
     @property

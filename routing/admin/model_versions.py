@@ -188,6 +188,7 @@ async def add_version(
     place = query.place
     require_few_waiting(
         (version for entry in whole.entries() for version in entry.versions),
+        coming=operator.services.model_uploads.running(None),
         most=MAX_WAITING_UPLOADS,
         whose="models",
         retry_after_s=_RETRY_AFTER_S,

@@ -19,6 +19,7 @@ from adapters.states import PREPARING, VersionState
 from routing.asgi import Headers
 from routing.catalog.sources import Source, Upload
 from routing.errors import BodyTimeout, BodyTooLarge, CapReached, InvalidRequest, Unavailable
+from routing.threads import in_thread
 
 MEDIA_TYPES = (
     "application/x-tar",
@@ -63,12 +64,17 @@ class Version(Protocol):
         """How far it is."""
 
 
-def require_few_waiting(versions: Iterable[Version], *, most: int, whose: str, retry_after_s: float) -> None:
-    """Archives lie on disk until they are unpacked. Raises `CapReached` where too many are there."""
-    waiting = sum(isinstance(each.source, Upload) and each.state in PREPARING for each in versions)
+def require_few_waiting(
+    versions: Iterable[Version], *, coming: int, most: int, whose: str, retry_after_s: float
+) -> None:
+    """Archives lie on disk until they are unpacked; `coming` are being sent now.
+
+    Raises `CapReached` where too many are there.
+    """
+    waiting = coming + sum(isinstance(each.source, Upload) and each.state in PREPARING for each in versions)
     if waiting >= most:
         raise CapReached(
-            f"{waiting} uploads of {whose} wait to be checked; send more once they are.",
+            f"{waiting} uploads of {whose} are being sent or wait to be checked; send more once they are.",
             code="max_waiting_uploads",
             retry_after_s=retry_after_s,
         )
@@ -83,6 +89,10 @@ class Uploads:
         self._max_bytes = max_bytes
         self._read_timeout_s = read_timeout_s
         self._running: Counter[str | None] = Counter()  # by tenant
+
+    def running(self, tenant: str | None) -> int:
+        """Return how many of a tenant are being received, or registered."""
+        return self._running[tenant]
 
     @contextlib.asynccontextmanager
     async def received(self, request: Request, tenant: str | None) -> AsyncIterator[Path]:
@@ -139,7 +149,7 @@ class Uploads:
                 raise self._too_large()
             waiting += chunk or b""
             if len(waiting) >= _WRITE_BYTES or (chunk is None and waiting):
-                await asyncio.to_thread(_write_all, file, bytes(waiting))
+                await in_thread(_write_all, file, bytes(waiting))
                 waiting.clear()
             if chunk is None:
                 break

@@ -7,6 +7,7 @@ same name (`load_inplace`) leaves the old one in place until it is ready.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,7 +15,7 @@ from fastapi.responses import PlainTextResponse
 
 from adapters.states import VersionState
 from routing.admin.access import Caller, CallerHere
-from routing.admin.adapters import find
+from routing.admin.adapters import find, only_one
 from routing.admin.bodies import LoadBody, TenantQuery, UnloadBody
 from routing.admin.errors import refusals
 from routing.catalog.entries import Version, without_folders
@@ -41,14 +42,15 @@ async def load_lora_adapter(
 ) -> PlainTextResponse:
     """Register an adapter and wait until it answers, or is refused."""
     key = caller.new_key(body.lora_name, query.tenant)
-    if not body.load_inplace and find(caller, key) is not None:
-        raise InvalidRequest(
-            f"The LoRA adapter '{key.name}' is loaded already; `load_inplace` makes a new version of it.",
-            param="lora_name",
-            code="adapter_exists",
-        )
     new = NewVersion(source=body.lora_path, trusted=caller.is_operator)
-    version = await caller.services.management.add(key, None, new)
+    with contextlib.nullcontext(True) if body.load_inplace else only_one(caller, key) as is_new:
+        if not is_new:
+            raise InvalidRequest(
+                f"The LoRA adapter '{key.name}' is loaded already; `load_inplace` makes a new version of it.",
+                param="lora_name",
+                code="adapter_exists",
+            )
+        version = await caller.services.management.add(key, None, new)
     version = await _ended(caller, version, request)
     if version.state is not VersionState.READY:
         reason = without_folders(version.reason) or f"it is {version.state}"

@@ -23,20 +23,26 @@ async def make_ready(
     `again` is told why it did not, before the next one; `quarantine` why there will be none. `what` names the
     version in the log.
     """
-    for delay_s in (*RETRY_DELAYS_S, None):
+    delays_s = iter(RETRY_DELAYS_S)
+    while True:
         try:
             await attempt()
             return
         except (SourceUnavailable, StoreFull) as error:
-            if delay_s is None:
-                await quarantine(error)
-                return
-            await again(str(error))
-            await asyncio.sleep(delay_s)
+            fault: AdapterError = error
+            delay_s = next(delays_s, None)
         except AdapterError as error:
-            await quarantine(error)
-            return
-        except OSError as error:
+            fault, delay_s = error, None
+        except OSError as error:  # the machine's fault, however often
             log.exception("%s", what)
-            await again(f"the store cannot be written: {error.strerror or type(error).__name__}")
-            await asyncio.sleep(delay_s or RETRY_DELAYS_S[-1])
+            fault = AdapterError(f"the store cannot be written: {error.strerror or type(error).__name__}")
+            delay_s = next(delays_s, RETRY_DELAYS_S[-1])
+        except Exception as error:
+            log.exception("%s", what)
+            fault = AdapterError(f"it failed with {type(error).__name__}; the gateway's log says where")
+            delay_s = next(delays_s, None)
+        if delay_s is None:
+            await quarantine(fault)
+            return
+        await again(str(fault))
+        await asyncio.sleep(delay_s)

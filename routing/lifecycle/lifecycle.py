@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,19 @@ from adapters.store import VersionStore
 from fleet.current import CurrentFleet
 from fleet.types import Fleet
 from routing.catalog.directory import Directory
-from routing.catalog.entries import AdapterEntry, AdapterKey, Rollout, Version
+from routing.catalog.entries import AdapterKey, Version
 from routing.catalog.sources import Upload
-from routing.errors import StateUnavailable
+from routing.errors import StateUnavailable, Unavailable
 from routing.lifecycle import declared
 from routing.lifecycle.aftermath import Aftermath
 from routing.lifecycle.changes import Changes
+from routing.lifecycle.conclusions import Conclusions
 from routing.lifecycle.departures import remove_adapters
 from routing.lifecycle.engines import Engines
 from routing.lifecycle.placement import Wanted, kept_digests, surplus_versions
 from routing.lifecycle.preparation import Preparation
 from routing.lifecycle.registry import Registry, patiently
-from routing.lifecycle.rollouts import Action, Verdict
 from routing.lifecycle.running import running_tenants
-from routing.lifecycle.split import Rollouts
 from routing.lifecycle.tenants import Tenants
 from routing.lifecycle.trial import MAX_STRIKES, Trial
 from routing.lifecycle.whole import WholeModels
@@ -68,8 +66,6 @@ class Lifecycle:
         self.registry = Registry(StateStore(state.database_url), directory)
         self.store = VersionStore(folder / "adapters", budget_bytes=state.store_bytes)
         self.uploads = folder / "uploads"
-        self._rollouts = Rollouts()
-        self._concluding: set[AdapterKey] = set()
         self._was_settled = False
         self.resume_fleet: Callable[[], Awaitable[None]] | None = None  # before anything else is read
         self._last_used_s: dict[str, float] = {}  # adapter id -> monotonic
@@ -92,6 +88,9 @@ class Lifecycle:
             fleet, self.registry, self.changes, self._depart, lambda: running_tenants(dispatcher)
         )
         self.engines = Engines(directory, dispatcher, wanted, crashed=self._crashed)
+        self.conclusions = Conclusions(
+            self.registry, directory, self.changes, self._spawn, self.engines.tell_all
+        )
         fleet.follow(self.take_fleet)
 
     # -- start and stop ------------------------------------------------------------------------------------
@@ -110,6 +109,7 @@ class Lifecycle:
         await self.preparation.stop()
         await self.whole.stop()
         await self.registry.close()
+        await self.preparation.settled()
         await asyncio.to_thread(self.store.close)
 
     def is_settled(self) -> bool:
@@ -196,16 +196,19 @@ class Lifecycle:
             await patiently(lambda: self.registry.move(version, VersionState.REGISTERED))
 
     async def _restore_lost(self) -> None:
-        """Prepare versions anew whose files are gone from the store; an upload stays quarantined."""
+        """Prepare versions anew whose files are gone or cut short; an upload stays quarantined."""
         for version in self._versions():
-            if version.state is VersionState.READY and not self.store.has(version.digest or ""):
+            if version.state is VersionState.READY and not await asyncio.to_thread(
+                self.store.seems_whole, version.digest or "", version.size_bytes
+            ):
                 await self._replace_lost(version)
 
     async def _replace_lost(self, version: Version) -> None:
-        log.error("the files of version %d of %s are gone from the store", version.number, version.adapter)
+        gone = "gone from the store, or damaged there"
+        log.error("the files of version %d of %s are %s", version.number, version.adapter, gone)
         quarantined = await patiently(
             lambda: self.registry.move(
-                version, VersionState.QUARANTINED, reason="its files are gone from the store"
+                version, VersionState.QUARANTINED, reason=f"its files are {gone}; send or add it again"
             )
         )
         if isinstance(quarantined.source, Upload):
@@ -288,8 +291,18 @@ class Lifecycle:
         except StoreFull:
             surplus = [v for entry in entries for v in surplus_versions(entry, 0)]
             if surplus:
-                await self.retire_version(min(surplus, key=self._used_s))
+                await self._retire_surplus(min(surplus, key=self._used_s))
             raise
+
+    async def _retire_surplus(self, version: Version) -> None:
+        """Retire a version, unless it was given traffic meanwhile; one more try finds another, or this."""
+        try:
+            async with self.changes.of(version.adapter):
+                entry = self._directory.adapter(version.adapter)
+                if entry is not None and version.id in {v.id for v in surplus_versions(entry, 0)}:
+                    await self.retire_version(version)
+        except Unavailable as error:
+            log.warning("version %d of %s is kept for now: %s", version.number, version.adapter, error)
 
     def _used_s(self, version: Version) -> float:
         return self._last_used_s.get(version.engine_id, 0.0)
@@ -307,7 +320,9 @@ class Lifecycle:
             takes_over = entry.live is None or (not is_candidate and version.number > entry.live)
             live, previous, rollout = entry.live, entry.previous, entry.rollout
             if takes_over:
-                live, previous, rollout = version.number, entry.live, None
+                live, previous = version.number, entry.live
+                if rollout is not None and rollout.candidate <= version.number:
+                    rollout = None  # one of a later version goes on, against this one
             entry = await self.registry.make_ready(version, live=live, previous=previous, rollout=rollout)
             for old in surplus_versions(entry, self._fleet.now.state.keep_versions):
                 try:
@@ -346,7 +361,7 @@ class Lifecycle:
         if version.state is VersionState.RETIRED:
             return
         await self.registry.move(version, VersionState.RETIRED)
-        await self.preparation.discard_upload(version)
+        await self.preparation.discard(version)
         if version.digest is not None:
             self._leaving[version.engine_id] = version.digest
         self.engines.tell_all()
@@ -357,43 +372,4 @@ class Lifecycle:
         if target.adapter_id is None:
             return
         self._last_used_s[target.adapter_id] = self._clock()
-        if not self._directory.rollouts:
-            return
-        entry = self._entry_of(record)
-        if entry is None or entry.rollout is None or entry.key in self._concluding:
-            return
-        verdict = self._rollouts.observe(entry, record)
-        if verdict.action is not Action.WAIT:
-            self._concluding.add(entry.key)
-            self._spawn(self._conclude(entry, verdict))
-
-    def _entry_of(self, record: Record) -> AdapterEntry | None:
-        target = record.target
-        is_own = "/" in (target.adapter_id or "")  # engines know a tenant's own as tenant/name@digest
-        return self._directory.adapter(AdapterKey(target.tenant if is_own else None, target.adapter or ""))
-
-    async def _conclude(self, entry: AdapterEntry, verdict: Verdict) -> None:
-        """End a rollout as the verdict says; a rollback takes effect even if the database is silent."""
-        try:
-            rollout = entry.rollout
-            if rollout is None:
-                return
-            if verdict.action is Action.ROLL_BACK:
-                self._directory.put(replace(self._directory.adapter(entry.key) or entry, rollout=None))
-                await patiently(lambda: self._end(entry, rollout, entry.live, entry.previous))
-            else:
-                await patiently(lambda: self._end(entry, rollout, rollout.candidate, entry.live))
-            text = f"version {rollout.candidate}: {verdict.action}: {verdict.reason}"
-            await self.registry.record(str(entry.key), text, tenant=entry.key.tenant)
-        finally:
-            self._concluding.discard(entry.key)
-            self.engines.tell_all()
-
-    async def _end(
-        self, entry: AdapterEntry, rollout: Rollout, live: int | None, previous: int | None
-    ) -> None:
-        """End a rollout, unless an operator has changed it meanwhile."""
-        async with self.changes.of(entry.key):
-            now = self._directory.adapter(entry.key)
-            if now is not None and now.live == entry.live and now.rollout in (None, rollout):
-                await self.registry.route(entry.key, live=live, previous=previous, rollout=None)
+        self.conclusions.observe(record)

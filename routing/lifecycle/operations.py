@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from adapters.states import VersionState
+from adapters.states import PREPARING, VersionState
 from fleet.current import CurrentFleet
 from fleet.key_hash import FINGERPRINT_CHARS
 from fleet.types import KeyLimits, Tenant
@@ -106,7 +106,8 @@ class Manager:
                     code="rollout_running",
                 )
             version = await self._registration.add_version(key, source, new)
-            if new.rollout is not None and entry.live is not None:
+            if new.rollout is not None:  # where nothing is live yet, the version before it may become so
+                self._lifecycle.conclusions.begin(key)
                 await self._registry.route(
                     key,
                     live=entry.live,
@@ -137,6 +138,7 @@ class Manager:
         async with self.changes.of(key):
             entry = self.adapter(key)
             if entry.rollout is not None:
+                self._require_prepared(entry, entry.rollout.candidate)
                 live, previous = entry.live, entry.previous
             elif entry.previous is not None and entry.ready(entry.previous):
                 live, previous = entry.previous, None
@@ -154,6 +156,8 @@ class Manager:
             self._require_ready(entry, number)
             if number == entry.live:
                 raise Conflict(f"Version {number} answers everything already.", code="version_live")
+            if entry.rollout is None or entry.rollout.candidate != number:
+                self._lifecycle.conclusions.begin(key)
             entry = await self._registry.route(
                 key, live=entry.live, previous=entry.previous, rollout=Rollout(number, plan)
             )
@@ -338,6 +342,16 @@ class Manager:
             raise Conflict(why_quarantined(version), code="version_not_ready")
         if version.state is not VersionState.READY:
             raise Conflict(f"Version {number} is {version.state}, not ready.", code="version_not_ready")
+
+    def _require_prepared(self, entry: AdapterEntry, number: int) -> None:
+        """Raise `Conflict` for a candidate on its way: without its rollout it would take over once ready."""
+        version = self._version(entry, number)
+        if version.state in PREPARING:
+            raise Conflict(
+                f"Version {number} is {version.state}, so that it gets no traffic yet; retire it alone if it "
+                "is not to get any.",
+                code="version_not_ready",
+            )
 
     def _require_reconciled(self) -> None:
         if not self._lifecycle.is_reconciled:

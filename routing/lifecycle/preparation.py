@@ -28,6 +28,7 @@ from routing.lifecycle.intake import Intake
 from routing.lifecycle.ports import VersionProgress
 from routing.lifecycle.registry import Registry, patiently
 from routing.lifecycle.trial import NothingSeen
+from routing.threads import in_thread
 
 WORKERS = 2  # fetches and checks at once; each tenant has one turn at a time
 log = logging.getLogger("tenantry.lifecycle")
@@ -66,6 +67,7 @@ class Preparation:
         self._intake = Intake(store, uploads, sources.FetchSettings(model_folder=model_store.resolve))
         self._surroundings = surroundings
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._once_more: set[int] = set()  # versions to begin again once their task has ended
         self._stops: dict[int, threading.Event] = {}
         self._turns: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._trials: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -78,13 +80,24 @@ class Preparation:
 
     def start(self, version: Version) -> None:
         """Begin, or begin again, to prepare a registered version."""
-        if version.id not in self._tasks:
-            task = self._tasks[version.id] = asyncio.create_task(self._prepare(version))
-            task.add_done_callback(lambda _: self._tasks.pop(version.id, None))
+        if version.id in self._tasks:  # it may be in its last steps, of a refusal
+            self._once_more.add(version.id)
+            return
+        task = self._tasks[version.id] = asyncio.create_task(self._prepare(version))
+        task.add_done_callback(lambda _: self._ended(version))
+
+    def _ended(self, version: Version) -> None:
+        self._tasks.pop(version.id, None)
+        if version.id in self._once_more:
+            self._once_more.discard(version.id)
+            current = self._registry.current(version)
+            if current.state is VersionState.REGISTERED:
+                self.start(current)
 
     async def stop(self, version: Version | None = None) -> None:
         """Stop working on a version, or on all."""
         chosen = list(self._tasks) if version is None else [version.id]
+        self._once_more.difference_update(chosen)
         tasks = [self._tasks[number] for number in chosen if number in self._tasks]
         for number in chosen:
             if number in self._stops:
@@ -92,6 +105,10 @@ class Preparation:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def settled(self) -> None:
+        """Return once nothing is written into the store any more; everything was told to stop."""
+        await self._intake.settled()
 
     async def _prepare(self, version: Version) -> None:
         try:
@@ -118,6 +135,7 @@ class Preparation:
             else:
                 version = await self._move(version, VersionState.VERIFYING)
                 await self._verify(version, self._store.folder_of(version.digest or ""))
+            await self.discard(version)
         async with self._trials[tenant]:
             self.on_trial.add(version.id)
             try:
@@ -149,7 +167,7 @@ class Preparation:
         )
 
     async def _fetch_and_store(self, version: Version) -> Version:
-        key = f"version-{version.id}"
+        key = _key_of(version)
         async with self._intake.staged(key, version.source) as staged:
             await self._fetch(version, staged)
             version = await self._move(version, VersionState.VERIFYING)
@@ -160,8 +178,7 @@ class Preparation:
                 )
             )
             await self._surroundings.make_room(manifest.size_bytes)
-            await asyncio.to_thread(self._store.publish, key, manifest.digest)
-        await self.discard_upload(version)
+            await in_thread(self._store.publish, key, manifest.digest)
         return version
 
     async def _fetch(self, version: Version, staged: Path) -> None:
@@ -172,6 +189,7 @@ class Preparation:
 
         try:
             await self._intake.fetch(
+                _key_of(version),
                 version.source,
                 staged,
                 max_bytes=self._fleet.now.state.max_adapter_bytes,
@@ -195,7 +213,7 @@ class Preparation:
             shape = await asyncio.to_thread(find_shape, base.source, base.revision)
         if shape is not None:  # None while a base model from a hub is being downloaded
             shape = self._shapes[weights] = replace(shape, name=base.name)
-        manifest = await asyncio.to_thread(verify, folder, base=shape)
+        manifest = await in_thread(verify, folder, base=shape)
         if manifest.is_effective:
             self._effective.add(version.id)
         if manifest.rank > base.max_lora_rank:
@@ -215,9 +233,9 @@ class Preparation:
                     return f"{limit}; pool `{pool.name}` would take it: register it for base model `{name}`"
         return f"{limit}; train with a lower rank, or have max_lora_rank of the base model raised"
 
-    async def discard_upload(self, version: Version) -> None:
-        """Delete the archive of an uploaded version. A failure is repeated at the next start."""
-        await self._intake.discard_upload(version.source)
+    async def discard(self, version: Version) -> None:
+        """Delete what has come of a version on its way, and its archive; not what is in the store."""
+        await self._intake.discard(_key_of(version), version.source)
 
     async def _move(self, version: Version, to: VersionState) -> Version:
         return await patiently(lambda: self._registry.move(self._registry.current(version), to))
@@ -228,8 +246,11 @@ class Preparation:
         self.attempted.add(version.id)
 
     async def _quarantine(self, version: Version, error: AdapterError) -> None:
-        current = self._registry.current(version)
-        await self.discard_upload(current)
-        reason = str(error)
+        current, reason = self._registry.current(version), str(error)
         await patiently(lambda: self._registry.move(current, VersionState.QUARANTINED, reason=reason))
+        await self.discard(current)  # not before the reason is kept: a start in between knows nothing else
         await self._surroundings.refused(self._registry.current(version))
+
+
+def _key_of(version: Version) -> str:
+    return f"version-{version.id}"

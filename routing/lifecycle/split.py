@@ -23,6 +23,10 @@ class Rollouts:
     def __init__(self) -> None:
         self._running: dict[AdapterKey, Observation] = {}
 
+    def forget(self, key: AdapterKey) -> None:
+        """Drop what was counted of an adapter: another rollout of it begins."""
+        self._running.pop(key, None)
+
     def observation(self, entry: AdapterEntry) -> Observation | None:
         """Return the statistics of the adapter's running rollout; None if there is none."""
         rollout = entry.rollout

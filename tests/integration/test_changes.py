@@ -208,5 +208,5 @@ async def test_a_rollback_that_comes_late_does_not_undo_what_was_decided_meanwhi
         engine.behave = engine.answer
         await eventually(lambda: house.entry().rollout is None, "the rollback in memory")
     await house.manager.promote(KEY, 2)
-    await eventually(lambda: not house.lifecycle._concluding, "the rollback's end")
+    await eventually(lambda: not house.lifecycle.conclusions._concluding, "the rollback's end")
     assert house.entry().live == 2

@@ -891,15 +891,24 @@ async def test_changed_folders_become_new_versions_and_removed_ones_are_retired(
         assert (await house.ask("support")).headers["x-tenantry-version"] == "2"
 
 
-async def test_files_that_vanished_from_the_store_are_fetched_again(tmp_path: Path) -> None:
+def cut_short(folder: Path) -> None:
+    for name in SERVED_FILES:
+        (folder / name).chmod(0o600)
+        (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, cut_short])
+async def test_files_that_vanished_from_the_store_or_are_damaged_are_fetched_again(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
     fleet = fleet_in(tmp_path)
     async with house_of(fleet, tmp_path) as house:
+        whole = {path: path.read_bytes() for path in house.stored}
         for path in house.stored:
-            folder = path.parent
-            folder.chmod(0o700)
-            shutil.rmtree(folder)
+            path.parent.chmod(0o700)
+            harm(path.parent)
     async with house_of(fleet, tmp_path) as house:
-        assert len(house.stored) == 4
+        assert {path: path.read_bytes() for path in house.stored} == whole
         assert (await house.ask("support")).status == 200
 
 

@@ -107,6 +107,7 @@ class ModelFetching:
             self.progress[place] = VersionProgress(done_bytes, total_bytes)
 
         await self._intake.fetch(
+            key_of(*place),
             version.source,
             staged,
             max_bytes=self._fleet.now.state.max_model_bytes,

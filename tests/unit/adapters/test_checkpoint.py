@@ -124,6 +124,14 @@ def test_links_inside_the_folder_and_to_the_folder_are_taken(tmp_path: Path) -> 
     assert inspect_adapter(tmp_path / "current").rank == 8
 
 
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, CONFIG_FILE])
+def test_a_link_to_itself_is_refused(tmp_path: Path, name: str) -> None:
+    folder = adapter_folder(tmp_path / "a")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(name)
+    assert f"{name!r} cannot be read: Too many levels of symbolic links" in refusal(folder)
+
+
 def test_a_pipe_is_refused_and_not_read(tmp_path: Path) -> None:
     folder = adapter_folder(tmp_path / "a")
     (folder / WEIGHTS_FILE).unlink()

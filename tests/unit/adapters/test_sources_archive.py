@@ -67,6 +67,14 @@ def zip_with(name: str, content: bytes, *, mode: int = 0, flags: int = 0) -> byt
     return buffer.getvalue()
 
 
+def zip_of_false_offset() -> bytes:
+    """A zip whose directory says that it lies later, so that its members lie before the file."""
+    archive = bytearray(zipped(FILES))
+    at = archive.rindex(b"PK\5\6") + 16
+    archive[at : at + 4] = struct.pack("<I", struct.unpack("<I", archive[at : at + 4])[0] + 1000)
+    return bytes(archive)
+
+
 def unpacked(folder: Path, raw: bytes, *, max_bytes: int = MAX_BYTES, sha256: str | None = None) -> Path:
     """Unpack beside everything that an archive could reach, and see that nothing of it changed."""
     archive, into = folder / "upload", folder / "outer" / "into"
@@ -143,6 +151,8 @@ def test_a_long_name_and_other_extended_headers_are_read(tmp_path: Path) -> None
         (gzip.compress(b"no tar" * 500, mtime=0), "damaged or cut short"),
         (zipped(FILES)[:-30], "damaged or cut short"),
         (b"PK" + bytes(600), "damaged or cut short"),
+        (zip_of_false_offset(), "damaged or cut short"),
+        (zipped({"QQ": b""}).replace(b"QQ", b"\0\0"), "damaged or cut short"),
     ],
 )
 def test_links_devices_encryption_and_damage_are_refused(tmp_path: Path, raw: bytes, why: str) -> None:

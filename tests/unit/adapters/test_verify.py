@@ -296,3 +296,19 @@ def test_an_effect_is_certain_where_all_was_compared_and_nothing_is_zero(
     name = f"{kinds.Q_PROJ}.lora_B.weight"
     parts.replace(name, np.zeros((kinds.HIDDEN, 2)))
     assert not verify(parts.write(tmp_path / "b"), base=base).is_effective
+
+
+def test_an_effect_is_not_certain_where_a_module_is_scaled_by_nothing(
+    tmp_path: Path, base: BaseModelShape
+) -> None:
+    parts = kinds.good()
+    parts.config["alpha_pattern"] = {"q_proj": 0}
+    assert not verify(parts.write(tmp_path / "a"), base=base).is_effective
+
+
+def test_an_alpha_for_some_modules_is_enough(tmp_path: Path, base: BaseModelShape) -> None:
+    parts = kinds.good()
+    parts.config |= {"lora_alpha": 0, "alpha_pattern": {"q_proj": 4}}
+    assert not verify(parts.write(tmp_path / "a"), base=base).is_effective
+    parts.config["alpha_pattern"] = {".*proj": 4}
+    assert verify(parts.write(tmp_path / "b"), base=base).is_effective

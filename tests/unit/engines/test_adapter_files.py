@@ -113,6 +113,20 @@ async def test_what_is_not_what_the_digest_promises_is_dropped(
     await files_of(here, gateway).folder_of(adapter, ())
 
 
+@pytest.mark.parametrize("name", SERVED_FILES)
+async def test_a_copy_that_is_cut_short_is_fetched_anew(
+    gateway: Gateway, here: Folders, adapter: EngineAdapter, name: str
+) -> None:
+    files = files_of(here, gateway)
+    damaged = await files.folder_of(adapter, ()) / name
+    damaged.chmod(0o600)
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    folder = await files.folder_of(adapter, ())
+    assert inspect_adapter(folder).digest == adapter.digest
+    await files.folder_of(adapter, ())
+    assert len(gateway.asked) == 2 * len(SERVED_FILES)
+
+
 @pytest.mark.parametrize("status", [401, 404, 500, 503])
 async def test_a_gateway_that_refuses_is_told_of(
     gateway: Gateway, here: Folders, adapter: EngineAdapter, status: int

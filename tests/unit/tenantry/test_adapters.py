@@ -447,7 +447,7 @@ CHANGES: list[tuple[list[str], tuple[Any, ...]]] = [
     (["rollout", "support", "2", "--weight", "50%"], ("rollout", 2, RolloutPlan(weight=0.5))),
     (
         ["rollout", "support", "2", "--weight", "0.5", "--promote-after", "9"],
-        ("rollout", 2, RolloutPlan(weight=0.5, promote_after=9)),
+        ("rollout", 2, RolloutPlan(weight=0.5, min_requests=9, promote_after=9)),
     ),
     (["pin", "support"], ("pin", True)),
     (["unpin", "support"], ("pin", False)),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -177,6 +179,46 @@ async def test_archives_that_wait_to_be_checked_are_bounded(desk: Desk) -> None:
     assert answer.status_code == 429
     assert error_of(answer)["code"] == "max_waiting_uploads"
     assert (await desk.upload(b"x", key="globex-key")).status_code == 202
+
+
+async def test_archives_that_come_at_once_are_bounded_together(desk: Desk) -> None:
+    key, go, begun = AdapterKey("acme", "support"), asyncio.Event(), asyncio.Event()
+    waiting = VersionState.REGISTERED
+    versions = (Version(n, key, n, Upload("1"), waiting) for n in range(1, MAX_WAITING_UPLOADS))
+    desk.management.put("support", versions=tuple(versions), live=None)
+
+    async def body() -> AsyncIterator[bytes]:
+        begun.set()
+        yield b"x"
+        await go.wait()
+
+    running = asyncio.create_task(desk.upload(body()))
+    await begun.wait()
+    answer = await desk.upload(unread())
+    assert (answer.status_code, error_of(answer)["code"]) == (429, "max_waiting_uploads")
+    go.set()
+    assert (await running).status_code == 202
+
+
+async def test_a_file_stays_open_while_a_slow_disk_still_writes_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload is broken off in the middle of a write: nobody else may get that file's descriptor."""
+    begun, go, closed = asyncio.Event(), threading.Event(), list[bool]()
+    loop = asyncio.get_running_loop()
+
+    def write(file: BinaryIO, data: bytes) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert go.wait(10)
+        closed.append(file.closed)
+
+    monkeypatch.setattr("routing.admin.uploads._write_all", write)
+    uploading = asyncio.create_task(fakes.desk(tmp_path).upload(b"x" * 100))
+    await begun.wait()
+    uploading.cancel()
+    loop.call_later(0.02, go.set)
+    await asyncio.gather(uploading, return_exceptions=True)
+    assert closed == [False]
 
 
 async def unread() -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ async def test_a_loaded_name_is_refused_unless_in_place_makes_a_new_version(desk
     assert (await desk.ask("POST", LOAD, {**BODY, "load_inplace": True})).status_code == 200
     key = desk.management.calls[0][1]
     assert [v.number for v in desk.management.entries[key].versions] == [1, 2]
+
+
+async def test_of_two_who_load_a_name_at_once_one_makes_a_version(desk: Desk) -> None:
+    desk.management.held.clear()
+    desk.management.steps.append((READY, ""))
+    first = asyncio.create_task(desk.ask("POST", LOAD, BODY))
+    await desk.management.asked.wait()
+    second = await desk.ask("POST", LOAD, BODY)
+    assert (second.status_code, error_of(second)["code"]) == (400, "adapter_exists")
+    desk.management.held.set()
+    assert (await first).status_code == 200
+    assert len(desk.management.calls) == 1
 
 
 async def test_a_name_whose_only_version_was_refused_can_be_loaded(desk: Desk) -> None:
