@@ -306,10 +306,11 @@ class Manager:
             raise InvalidRequest("An operator's key has no tenant, every other key has one.", param="tenant")
         if limits is not None and role is not KeyRole.INFERENCE:
             raise InvalidRequest("Only a key that calls models has limits.", param="limits")
-        if tenant is not None and tenant not in self._fleet.now.tenants:
-            raise NotFound(f"There is no tenant `{tenant}`.", code="tenant_not_found")
-        secret, key = make_key(role, tenant, note=note, expires_s=expires_s, limits=limits)
-        await self._registry.add_key(key)
+        async with self.changes.of(("tenant", tenant)):  # one that is removed meanwhile gets no key
+            if tenant is not None and tenant not in self._fleet.now.tenants:
+                raise NotFound(f"There is no tenant `{tenant}`.", code="tenant_not_found")
+            secret, key = make_key(role, tenant, note=note, expires_s=expires_s, limits=limits)
+            await self._registry.add_key(key)
         text = f"created: {role} of {tenant or 'operators'}"
         await self._registry.record(f"key {key.id}", text, tenant=tenant)
         return secret, key

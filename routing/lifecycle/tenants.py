@@ -32,6 +32,9 @@ from routing.state import Note, changed_meanwhile
 
 ALL = "fleet"  # changes of the fleet are made one after the other: tenants share pools
 RETRY_AFTER_S = 2.0
+_BY_ITSELF = frozenset(
+    {"suspended", "resumed"}
+)  # counts even where the rest of a tenant's change does not fit
 log = logging.getLogger("tenantry.lifecycle")
 
 
@@ -206,7 +209,7 @@ class Tenants:
         problems = [
             problem
             for tenant, found in proposed.unfit.items()
-            if tenant == name or tenant not in now.unfit
+            if tenant not in now.unfit or (tenant == name and verb not in _BY_ITSELF)
             for problem in found
         ]
         if problems:
@@ -215,7 +218,7 @@ class Tenants:
         differing = differences(values_of(now.fleet, name), values_of(proposed.fleet, name))
         words = in_words(differing)
         if not dry_run:
-            text = verb if verb in ("suspended", "resumed", "removed") else f"{verb}: {'; '.join(words)}"
+            text = verb if verb in {*_BY_ITSELF, "removed"} else f"{verb}: {'; '.join(words)}"
             account = account_of(name, changed.generation)
             note = Note(ACTOR.get(), f"tenant {name}", text, account, differing)
             key = None if made is None else made[1]
