@@ -104,7 +104,9 @@ def _outvoted(before: Amended, after: Amended, change: TenantChange) -> Iterator
     declared = differences(values_of(before.declared, name), values_of(after.declared, name))
     for path, (was, now) in declared.items():
         here = change.values.get(path) or change.values.get(path.partition(".")[0])
-        for text in in_words({path: (was, now)}) if here is not None else ():
+        if here is None:
+            continue
+        for text in in_words({path: (was, now)}):
             yield f"{text} does not count: another value was set at run time by {here.by}"
 
 

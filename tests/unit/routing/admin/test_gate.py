@@ -358,6 +358,7 @@ async def test_an_order_with_a_body_that_its_route_does_not_read_is_refused(
     answer = await desk.ask(method, path, key="operator-key", json={"dry_run": True})
     assert (answer.status_code, error_of(answer)["code"]) == (400, "unknown_parameter")
     assert desk.management.models.asked == desk.management.calls == []
-    for nothing in ({}, None):
+    empty: list[Any] = [{}, None]
+    for nothing in empty:
         answer = await desk.ask(method, path, key="operator-key", json=nothing)
         assert answer.status_code != 400, answer.text

@@ -59,31 +59,29 @@ async def test_a_replica_is_what_it_says_or_nothing(
 
 
 HELD = Residency("w", 1, 1, settings="d", max_loras=2, max_num_seqs=8, max_cpu_loras=4).to_json()
-ODD: list[tuple[Callable[[ReplicaClient], Awaitable[object]], Any]] = [
-    *(
-        (ask, odd)
-        for ask in (
-            lambda client: client.residency(),
-            lambda client: client.desire(DesiredAdapters(1, ())),
-        )
-        for odd in (
-            None,
-            [],
-            "x",
-            {},
-            HELD | {"faults": []},
-            HELD | {"faults": {"a@1": "gone"}},
-            HELD | {"faults": {"a@1": {"kind": "load", "count": 1, "reason": "x", "engine": []}}},
-            HELD | {"slots": 2},
-            HELD | {"revision": "new"},
-            HELD | {"kv_tokens": None},
-            HELD | {"max_num_seqs": 0},
-            HELD | {"max_num_seqs": -1},
-            HELD | {"max_loras": -1},
-        )
-    ),
-    *((lambda client: client.order(EngineOrder.START), odd) for odd in ([], {}, {"state": "dancing"})),
-    *((lambda client: client.try_adapter("a@1"), odd) for odd in ([], {"passed": True}, {"difference": []})),
+Ask = Callable[[ReplicaClient], Awaitable[object]]
+ODD_RESIDENCY: list[Any] = [
+    None,
+    [],
+    "x",
+    {},
+    HELD | {"faults": []},
+    HELD | {"faults": {"a@1": "gone"}},
+    HELD | {"faults": {"a@1": {"kind": "load", "count": 1, "reason": "x", "engine": []}}},
+    HELD | {"slots": 2},
+    HELD | {"revision": "new"},
+    HELD | {"kv_tokens": None},
+    HELD | {"max_num_seqs": 0},
+    HELD | {"max_num_seqs": -1},
+    HELD | {"max_loras": -1},
+]
+ODD_HEALTH: list[Any] = [[], {}, {"state": "dancing"}]
+ODD_TRIAL: list[Any] = [[], {"passed": True}, {"difference": []}]
+ODD: list[tuple[Ask, Any]] = [
+    *((lambda client: client.residency(), odd) for odd in ODD_RESIDENCY),
+    *((lambda client: client.desire(DesiredAdapters(1, ())), odd) for odd in ODD_RESIDENCY),
+    *((lambda client: client.order(EngineOrder.START), odd) for odd in ODD_HEALTH),
+    *((lambda client: client.try_adapter("a@1"), odd) for odd in ODD_TRIAL),
 ]
 
 
