@@ -149,7 +149,7 @@ class Tenants:
                 raise InvalidRequest(
                     f"{', '.join(unset)} is not set at run time.", param="reset", code="not_set_at_run_time"
                 )
-            if not values and not reset:
+            if not (values or reset or dry_run):
                 raise InvalidRequest(
                     "Name at least one value to set, or one to `reset`.", code="missing_required_parameter"
                 )

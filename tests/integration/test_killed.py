@@ -142,7 +142,12 @@ class Life:
             if changed["revision"]:
                 assert (await self._values(client, "a"))["caps.max_queued"] == changed["revision"]
             events = (await client.get("/admin/v1/events?limit=200")).json()["data"]
-            newest = {event["subject"]: event["text"] for event in reversed(events)}
+            newest = {
+                event["subject"]: event["text"]
+                for event in reversed(events)
+                if event["subject"] == "fleet"
+                or not event["text"].startswith("revision")  # of an applied file
+            }
             assert newest.get("fleet", "revision 0:").startswith(f"revision {shown['revision']}:")
             if changed["revision"]:
                 assert newest["tenant a"].endswith(f"-> {changed['revision']}")

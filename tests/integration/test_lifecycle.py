@@ -987,7 +987,7 @@ async def test_a_thousand_adapters_are_listed_and_looked_up_fast(tmp_path: Path)
         folder = tmp_path / "state" / "adapters" / f"{i:064x}"[:2] / f"{i:064x}"
         folder.mkdir(parents=True)
         for name in SERVED_FILES:
-            (folder / name).touch()
+            (folder / name).write_bytes(b"x")
     async with house_of(fleet, tmp_path) as house:
         assert len(house.bench.engines["shared-0"].desired["adapters"]) == 1003
         for i in (0, 500, 999):
@@ -1008,7 +1008,7 @@ def ready_row(name: str, *, digest: str) -> AdapterRow:
         state="ready",
         reason="",
         digest=digest,
-        size_bytes=10,
+        size_bytes=len(SERVED_FILES),
         strikes=0,
         created_s=0,
     )
