@@ -275,7 +275,7 @@ def assemble(
 
 def _is_ready(engine: Engine) -> bool:
     replica = engine.replica
-    return engine.ready or replica.restarting or (replica.shares_host and engine.told is not None)
+    return engine.ready or replica.returns or (replica.shares_host and engine.told is not None)
 
 
 def _slos(fleet: Fleet) -> dict[str, Slo]:

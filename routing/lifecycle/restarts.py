@@ -199,8 +199,17 @@ class RollingRestarts:
         if replica.left or replica.is_on_disk or replica.engine.is_away:
             raise _Left
         step.state = StepState.DRAINING
-        replica.restarting = True
+        replica.restarting = replica.returns = True
         self._dispatcher.set_ready(replica.name, False)
+        try:
+            await self._end_and_start(step, replica, drain_s)
+            await _until(lambda: replica.ready, replica, TAKEN_WITHIN_S, "it was not told of its adapters")
+        finally:
+            replica.returns = False
+        if replica.engine.is_outdated:
+            raise _Stuck("its host has not taken the new settings; an older release does not")
+
+    async def _end_and_start(self, step: RestartStep, replica: Replica, drain_s: float) -> None:
         try:
             await self._drain(step, replica, drain_s)
             step.state = StepState.RESTARTING
@@ -209,9 +218,6 @@ class RollingRestarts:
             replica.restarting = False
             if not replica.left:
                 self._engines.look_at(replica.name)
-        await _until(lambda: replica.ready, replica, TAKEN_WITHIN_S, "it was not told of its adapters")
-        if replica.engine.is_outdated:
-            raise _Stuck("its host has not taken the new settings; an older release does not")
 
     async def _drain(self, step: RestartStep, replica: Replica, drain_s: float) -> None:
         """Let end what a replica runs; what takes longer ends with the engine."""

@@ -65,6 +65,7 @@ class Replica:
     engine: Engine
     draining: bool = False  # an operator wants it empty: no new work, leases run out
     restarting: bool = False  # its engine is about to restart: it is not ready, what it runs ends first
+    returns: bool = False  # from then on until it is ready again: requests for it come, and wait
     left: bool = False  # it takes part no more; another one may have its name
     host: str = ""  # whose address it has, with a replica of each base model; its own name: it is alone there
     asleep: bool = False  # at a shared host: its model's turn is not now, so that it takes nothing new

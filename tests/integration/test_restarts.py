@@ -144,10 +144,20 @@ async def test_requests_are_held_where_the_pool_has_one_replica(bench: Bench) ->
     await eventually(lambda: engine.orders == ["restart"])
     held = [asyncio.create_task(bench.chat("a")()) for _ in range(3)]
     await eventually(lambda: "queued=3" in repr(bench.gateway.dispatcher))
-    assert bench.gateway.is_ready(), "so that requests come here, and wait"
+    seen: list[bool] = []
+
+    async def look_all_the_time() -> None:
+        while True:
+            seen.append(bench.gateway.is_ready())
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look_all_the_time())
+    await eventually(lambda: len(seen) > 10)
     back.set()
     assert [(await client).status for client in held] == [200, 200, 200]
     assert states(await ended(bench)) == ["done"]
+    looking.cancel()
+    assert all(seen), "so that requests come here, and wait"
 
 
 async def test_a_held_request_waits_no_longer_than_its_tenant_allows(tmp_path: Path) -> None:
