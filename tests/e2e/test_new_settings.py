@@ -17,6 +17,7 @@ import yaml
 from tests.e2e.conftest import demo_fleet
 from tests.e2e.operators import Operator
 from tests.e2e.serving import ONE_THREAD, ROOT, Service, answers, key_of, serving, wait_until
+from tests.processes import runs
 
 pytestmark = pytest.mark.engine
 QUESTION = "Where is my order?"
@@ -127,7 +128,7 @@ def test_slots_change_by_a_rolling_restart_and_come_back_where_an_engine_does_no
         failed = apply(service, with_settings(tmp_path, max_model_len=99_999), "--restart")
         assert failed.returncode == 1
         assert "its engine does not start" in failed.stderr and "apply the old file" in failed.stderr
-        assert service.engine_core("shared-0") is None or not second.is_running()
+        assert service.engine_core("shared-0") is None or not runs(second)
         back = apply(service, str(tmp_path / "fleet.yaml"), "--restart")
         assert back.returncode == 0, back.stdout + back.stderr
         traffic.more()

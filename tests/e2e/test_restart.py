@@ -15,6 +15,7 @@ import yaml
 
 from tests.e2e.conftest import demo_fleet
 from tests.e2e.serving import ONE_THREAD, ROOT, Service, answers, key_of, serving, wait_until
+from tests.processes import left_of, runs
 
 pytestmark = pytest.mark.engine
 QUESTION = "Where is my order?"
@@ -128,8 +129,8 @@ def test_an_engine_restarts_while_a_stream_ends_and_requests_wait(service: Servi
     assert askers and contents == [expected] * len(askers)
     after = service.engine_core("shared-0")
     assert before is not None and after is not None and after.pid != before.pid
-    assert other is not None and other.is_running(), "the other pool's engine was left alone"
-    assert not before.is_running()
+    assert other is not None and runs(other), "the other pool's engine was left alone"
+    assert left_of([before], within_s=10.0) == []
     assert service.metric("tenantry_replica_breaker_state", state="closed") == 2
     log = service.log.read_text(errors="replace")
     assert "Traceback" not in log and "the engine died" not in log
@@ -146,7 +147,7 @@ def test_an_engine_is_stopped_and_started_again_as_its_replica_leaves_and_joins(
     assert "replica shared-1 leaves" in shown.stdout and "needs no restart" in shown.stdout
     assert tenantry(pair, "apply", with_replicas(tmp_path, 1)).returncode == 0
     wait_until(lambda: pair.engine_core("shared-1") is None, "its memory is free", within_s=60)
-    assert not before.is_running()
+    assert left_of([before], within_s=10.0) == []
     assert pair.is_ready()
     assert ask(pair, "support").choices[0].message.content == expected
     refused = tenantry(pair, "apply", with_replicas(tmp_path, 3))
