@@ -123,7 +123,8 @@ def test_streams_that_outlast_the_grace_are_told_and_the_service_is_gone_ten_sec
         for reader in readers:
             reader.join(grace_s + ENDS_WITHIN_S)
         assert service.process.wait(grace_s + ENDS_WITHIN_S) == 0
-        assert set(ends) == {"shutting_down"}
+        # Those that began first may have their last token in time.
+        assert "shutting_down" in ends and {*ends} <= {"shutting_down", "whole"}, ends
         assert not left_of(family, within_s=1)
         assert time.monotonic() - began_s < grace_s + ENDS_WITHIN_S
 
