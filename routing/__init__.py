@@ -19,6 +19,5 @@ asgi.py        one HTTP exchange
 site.py        pages served from memory
 errors.py      every error that a client can get
 types.py       values: a request's target, its size, its record
-threads.py     what blocks, in a thread
 gc_tuning.py   when Python's garbage collector runs
 """

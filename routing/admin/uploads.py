@@ -19,7 +19,7 @@ from adapters.states import PREPARING, VersionState
 from routing.asgi import Headers
 from routing.catalog.sources import Source, Upload
 from routing.errors import BodyTimeout, BodyTooLarge, CapReached, InvalidRequest, Unavailable
-from routing.threads import in_thread
+from routing.lifecycle.threads import in_thread
 
 MEDIA_TYPES = (
     "application/x-tar",

@@ -27,8 +27,8 @@ from routing.lifecycle.attempts import make_ready
 from routing.lifecycle.intake import Intake
 from routing.lifecycle.ports import VersionProgress
 from routing.lifecycle.registry import Registry, patiently
+from routing.lifecycle.threads import in_thread
 from routing.lifecycle.trial import NothingSeen
-from routing.threads import in_thread
 
 WORKERS = 2  # fetches and checks at once; each tenant has one turn at a time
 log = logging.getLogger("tenantry.lifecycle")

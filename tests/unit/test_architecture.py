@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 110
-MOST_ARROWS = 73
+MOST_ARROWS = 71
 
 
 def drawn() -> str:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from routing.threads import in_thread
+from routing.lifecycle.threads import in_thread
 
 
 async def test_a_call_gives_its_result_or_its_error() -> None:
